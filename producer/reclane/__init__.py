@@ -1,0 +1,40 @@
+"""reclane: recommendations through a message queue. This is the light client.
+
+Start with `Client` (or `AsyncClient`); `RecommendRequest` says what one may ask.
+"""
+
+from reclane.aio import AsyncClient, AsyncHandle
+from reclane.client import Client, Handle
+from reclane.contract import Failure, Item, Recommendation, RecommendRequest
+from reclane.errors import (
+    BrokerUnavailable,
+    ClientClosed,
+    InvalidRequest,
+    ReclaneError,
+    RequestFailed,
+    RequestRevoked,
+    ResultTimeout,
+)
+from reclane.settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncClient",
+    "AsyncHandle",
+    "BrokerUnavailable",
+    "Client",
+    "ClientClosed",
+    "Failure",
+    "Handle",
+    "InvalidRequest",
+    "Item",
+    "Recommendation",
+    "RecommendRequest",
+    "ReclaneError",
+    "RequestFailed",
+    "RequestRevoked",
+    "ResultTimeout",
+    "Settings",
+    "__version__",
+]

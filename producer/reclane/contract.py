@@ -1,0 +1,224 @@
+"""The contract: what a request may say and what an answer says, versioned and strict.
+
+Both sides validate with these models: the client before anything is enqueued, the worker
+before anything runs. Changes are additive; the golden files in tests/ hold the promise.
+"""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from reclane.errors import InvalidRequest
+
+VERSION: Final = 1
+
+MAX_QUERY_BYTES: Final = 16_384
+MAX_ID_CHARS: Final = 256
+MAX_HISTORY: Final = 1_000
+MAX_K: Final = 500
+MAX_OFFSET: Final = 10_000
+MAX_IDS: Final = 10_000  # exclude, candidates
+MAX_FILTERS: Final = 32
+MAX_FILTER_VALUES: Final = 1_000
+MAX_FIELDS: Final = 64
+MAX_REQUEST_BYTES: Final = 262_144
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS)]
+Scalar = bool | int | float | Annotated[str, StringConstraints(max_length=1_024)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
+    )
+
+
+class Eq(_Model):
+    """The attribute equals `eq`; an attribute that is a list contains it."""
+
+    eq: Scalar
+
+
+class In(_Model):
+    """The attribute, or one element of it, is one of `in`."""
+
+    in_: tuple[Scalar, ...] = Field(
+        alias="in", min_length=1, max_length=MAX_FILTER_VALUES, strict=False
+    )
+
+
+class AnyOf(_Model):
+    """The list attribute shares at least one element with `any_of`."""
+
+    any_of: tuple[Scalar, ...] = Field(min_length=1, max_length=MAX_FILTER_VALUES, strict=False)
+
+
+class Range(_Model):
+    """The numeric attribute lies within the bounds given; an item without it does not."""
+
+    gt: float | None = None
+    gte: float | None = None
+    lt: float | None = None
+    lte: float | None = None
+
+    @model_validator(mode="after")
+    def _has_bound(self) -> Self:
+        if self.gt is None and self.gte is None and self.lt is None and self.lte is None:
+            raise ValueError("a range needs at least one of gt, gte, lt, lte")
+        return self
+
+
+def _expand_shorthand(value: Any) -> Any:
+    """`{"year": 1999}` means eq, `{"genre": ["a", "b"]}` means in."""
+    if isinstance(value, str | int | float):
+        return {"eq": value}
+    if isinstance(value, list | tuple):
+        return {"in": value}
+    return value
+
+
+Filter = Annotated[Eq | In | AnyOf | Range, BeforeValidator(_expand_shorthand)]
+WeightedId = Annotated[tuple[Id, float], Field(strict=False)]
+
+
+class RecommendRequest(_Model):
+    """One request: at least one of `query`, `history`, `user_id`.
+
+    `history` is item ids, newest last, each optionally `[id, weight]`. `candidates` limits
+    the answer to these items. `diversity` is 0 (relevance only) to 1. `fields` names item
+    attributes to return. `deadline_s` is seconds from now after which nobody waits.
+    """
+
+    v: Literal[1] = VERSION
+    query: str | None = None
+    history: tuple[Id | WeightedId, ...] = Field(default=(), max_length=MAX_HISTORY, strict=False)
+    user_id: Id | None = None
+    catalog: Name | None = None
+    k: int = Field(default=10, ge=1, le=MAX_K)
+    offset: int = Field(default=0, ge=0, le=MAX_OFFSET)
+    candidates: tuple[Id, ...] | None = Field(
+        default=None, min_length=1, max_length=MAX_IDS, strict=False
+    )
+    filters: dict[Name, Filter] = Field(default_factory=dict, max_length=MAX_FILTERS)
+    exclude: tuple[Id, ...] = Field(default=(), max_length=MAX_IDS, strict=False)
+    diversity: float = Field(default=0.0, ge=0.0, le=1.0)
+    explain: bool = False
+    context: dict[Name, Scalar] = Field(default_factory=dict, max_length=MAX_FIELDS)
+    fields: tuple[Name, ...] = Field(default=(), max_length=MAX_FIELDS, strict=False)
+    variant: Name | None = None
+    deadline_s: float | None = Field(default=None, gt=0, le=86_400)
+    idempotency_key: Id | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if not (self.query and self.query.strip()) and not self.history and self.user_id is None:
+            raise ValueError("give at least one of query, history, user_id")
+        if self.query is not None and len(self.query.encode()) > MAX_QUERY_BYTES:
+            raise ValueError(f"query is longer than {MAX_QUERY_BYTES} bytes; shorten it")
+        return self
+
+
+class Item(_Model):
+    """One recommended item. `score` compares within one answer only; `rank` starts at 1."""
+
+    id: str
+    rank: int
+    score: float
+    title: str
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+
+class Intent(_Model):
+    """What was understood of the request.
+
+    `encoder_trust` is 0 to 1: how far the encoder can read the query's script. `history_used`
+    counts history items that the catalog knows.
+    """
+
+    text: str = ""
+    encoder_trust: float = 1.0
+    history_used: int = 0
+
+
+class Flag(_Model):
+    """Something the caller should know about this answer, with its reasons."""
+
+    code: str
+    reasons: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class Versions(_Model):
+    """What made the answer: model and its revision, catalog name and version, contract."""
+
+    model: str
+    catalog: str
+    contract: int = VERSION
+
+
+class TimingMs(_Model):
+    """Milliseconds in each stage; all but `queued` are those of the whole batch."""
+
+    queued: float
+    tokenise: float
+    model: float
+    rank: float
+
+
+class Batch(_Model):
+    """The device batch that the request ran in. `padded` counts padding too."""
+
+    size: int
+    tokens: int
+    padded: int
+
+
+class Recommendation(_Model):
+    """The answer: items best first, and how they came about."""
+
+    items: tuple[Item, ...] = Field(strict=False)
+    intent: Intent = Field(default_factory=Intent)
+    flags: tuple[Flag, ...] = Field(default=(), strict=False)
+    versions: Versions
+    timing_ms: TimingMs
+    batch: Batch
+    variant: str | None = None
+
+
+class Failure(_Model):
+    """A failure is data too: a stable code, what to do, whether a retry may help."""
+
+    code: str
+    message: str
+    retry: bool = False
+
+
+def parse_request(data: Any) -> RecommendRequest:
+    """Validate a plain dict, or return a request as it is.
+
+    Raises:
+        InvalidRequest: naming every field that is wrong, never quoting its content.
+    """
+    if isinstance(data, RecommendRequest):
+        return data
+    try:
+        return RecommendRequest.model_validate(data)
+    except ValidationError as error:
+        raise InvalidRequest(explain_validation(error)) from None
+
+
+def explain_validation(error: ValidationError) -> str:
+    """The field and the reason of each problem, without the input: it may be private."""
+    problems = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        where = ".".join(str(part) for part in problem["loc"]) or "request"
+        problems.append(f"{where}: {problem['msg']}")
+    return "; ".join(problems[:10])

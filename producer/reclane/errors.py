@@ -1,0 +1,124 @@
+"""One error hierarchy; every error has a stable `code` and a message that says what to do.
+
+    ReclaneError
+    ├── InvalidRequest        the request breaks the contract; nothing was enqueued
+    ├── RequestFailed         a worker answered with a failure (code, message, retry)
+    │   └── RequestRevoked    cancelled, or expired before a worker reached it
+    ├── ResultTimeout         no answer within the caller's timeout; it may still come
+    ├── BrokerUnavailable     Redis could not be reached
+    ├── ClientClosed          the client was used after close()
+    ├── InvalidSettings       a setting is missing or impossible
+    ├── WireError             bytes on the queue are not a message we can read
+    ├── MissingExtra          the command needs an optional part that is not installed
+    ├── ModelUnusable         a model cannot be loaded under the safety rules
+    └── CatalogError
+        ├── ItemsInvalid      the items file has bad rows
+        ├── CatalogDamaged    a catalog folder is incomplete or altered
+        └── CatalogMismatch   a catalog was built with another model
+"""
+
+
+class ReclaneError(Exception):
+    """Root of everything reclane raises on purpose."""
+
+    code = "error"
+
+
+class InvalidRequest(ReclaneError):
+    """The request breaks the contract; nothing was enqueued."""
+
+    code = "invalid_request"
+
+
+class RequestFailed(ReclaneError):
+    """A worker answered with a typed failure.
+
+    `code` is stable, `retry` says whether sending the same request again may help.
+    The argument order is part of the wire format: Celery rebuilds it by position.
+    """
+
+    def __init__(self, message: str, code: str = "failed", retry: bool = False) -> None:
+        super().__init__(message, code, retry)
+        self.message = message
+        self.code = code
+        self.retry = retry
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.code}]"
+
+
+class RequestRevoked(RequestFailed):
+    """The request was cancelled, or expired before a worker reached it."""
+
+    def __init__(self, message: str, code: str = "revoked", retry: bool = False) -> None:
+        super().__init__(message, code, retry)
+
+
+class ResultTimeout(ReclaneError, TimeoutError):
+    """No answer within the caller's timeout. The request stays queued; wait again or cancel."""
+
+    code = "timeout"
+
+
+class BrokerUnavailable(ReclaneError, ConnectionError):
+    """Redis could not be reached."""
+
+    code = "broker_unavailable"
+
+
+class ClientClosed(ReclaneError):
+    """The client was used after close()."""
+
+    code = "client_closed"
+
+
+class InvalidSettings(ReclaneError):
+    """A setting is missing or impossible."""
+
+    code = "invalid_settings"
+
+
+class WireError(ReclaneError):
+    """Bytes on the queue are not a message we can read; `task_id` is set where it was found."""
+
+    code = "malformed_message"
+
+    def __init__(self, message: str, task_id: str | None = None) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+
+
+class MissingExtra(ReclaneError):
+    """The command needs an optional part that is not installed."""
+
+    code = "missing_extra"
+
+
+class ModelUnusable(ReclaneError):
+    """A model cannot be loaded under the safety rules."""
+
+    code = "model_unusable"
+
+
+class CatalogError(ReclaneError):
+    """A catalog cannot be built or loaded."""
+
+    code = "catalog"
+
+
+class ItemsInvalid(CatalogError):
+    """The items file has bad rows; the message names their lines."""
+
+    code = "items_invalid"
+
+
+class CatalogDamaged(CatalogError):
+    """A catalog folder is incomplete or altered; build it again."""
+
+    code = "catalog_damaged"
+
+
+class CatalogMismatch(CatalogError):
+    """A catalog was built with another model than the one that is loaded."""
+
+    code = "catalog_mismatch"

@@ -1,0 +1,49 @@
+"""Settings of a producer: environment (prefix RECLANE_), then .env, then defaults."""
+
+from functools import partial
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from reclane.contract import explain_validation
+from reclane.errors import InvalidSettings
+
+_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
+
+
+class Settings(BaseSettings):
+    """What a client needs. Built once and passed in; never read at import."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RECLANE_", env_file=".env", frozen=True, extra="ignore"
+    )
+
+    redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    socket_timeout_s: float = Field(default=5.0, gt=0)
+    """Time for one reply from Redis before the call is repeated on a new connection."""
+    enqueue_timeout_s: float = Field(default=15.0, gt=0, le=50)
+    """How long submitting is retried, under one call id, while Redis is away."""
+    reread_interval_s: float = Field(default=2.0, gt=0)
+    """How often outstanding ids are read again, in case a notification was lost."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr) -> SecretStr:
+        if urlsplit(value.get_secret_value()).scheme not in _SCHEMES:
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @classmethod
+    def load(cls, **overrides: object) -> Self:
+        """Read the environment; overrides win.
+
+        Raises:
+            InvalidSettings: naming the setting, never its value.
+        """
+        build = partial(cls, **{k: v for k, v in overrides.items() if v is not None})
+        try:
+            return build()
+        except ValidationError as error:
+            raise InvalidSettings(f"settings: {explain_validation(error)}") from None

@@ -1,0 +1,308 @@
+"""Celery protocol 2 messages in kombu's Redis envelope, and Celery results, to and from bytes.
+
+Written so that a stock Celery client can enqueue to reclane and read its answers, and the
+other way round. JSON only. Formats: celery.app.amqp.as_task_v2, kombu.transport.virtual,
+celery.backends.base._get_result_meta (Celery 5.7); golden tests hold them together.
+"""
+
+import base64
+import json
+import socket
+from binascii import Error as BinasciiError
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final
+from uuid import uuid4
+
+from pydantic_core import from_json, to_json
+
+from reclane import names
+from reclane.contract import Failure, RecommendRequest, Recommendation
+from reclane.errors import ReclaneError, RequestFailed, RequestRevoked, WireError
+
+JSON_TYPE: Final = "application/json"
+SUCCESS: Final = "SUCCESS"
+FAILURE: Final = "FAILURE"
+REVOKED: Final = "REVOKED"
+READY: Final = frozenset({SUCCESS, FAILURE, REVOKED})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A task message as it came from the queue. Times are seconds since the epoch, or None."""
+
+    id: str
+    task: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    embed: dict[str, Any]
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    eta: float | None
+    expires: float | None
+    sent: float | None
+
+    @property
+    def reply_to(self) -> str:
+        return str(self.properties.get("reply_to") or "")
+
+    @property
+    def ignore_result(self) -> bool:
+        return bool(self.headers.get("ignore_result"))
+
+    @property
+    def needs_celery(self) -> bool:
+        """Whether links, a chain, a group or a chord must go through Celery's own backend."""
+        headers, embed = self.headers, self.embed
+        return bool(
+            headers.get("group")
+            or embed.get("callbacks")
+            or embed.get("errbacks")
+            or embed.get("chain")
+            or embed.get("chord")
+        )
+
+    def request_fields(self) -> Any:
+        """The request: one positional dict, or keyword fields."""
+        if len(self.args) == 1 and not self.kwargs:
+            return self.args[0]
+        if not self.args:
+            return self.kwargs
+        raise WireError("send one positional dict, or keyword fields, not both", self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """A stored result: Celery's state and its JSON value."""
+
+    status: str
+    result: Any
+
+
+# ---- requests ---------------------------------------------------------------------------------
+
+
+@cache
+def _envelope(queue: str, reply_to: str, priority: int) -> tuple[bytes, ...]:
+    """The parts of an envelope between the values that change from message to message."""
+    headers = {
+        "lang": "py",
+        "task": names.RECOMMEND,
+        "id": "\0id",
+        "shadow": None,
+        "eta": None,
+        "expires": "\0expires",
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "root_id": "\0id",
+        "parent_id": None,
+        "argsrepr": "-",  # request text stays out of headers, logs and events
+        "kwargsrepr": "-",
+        "origin": f"reclane@{socket.gethostname()}",
+        "ignore_result": False,
+        "reclane_sent": "\0sent",
+    }
+    envelope = {
+        "body": "\0body",
+        "content-encoding": "utf-8",
+        "content-type": JSON_TYPE,
+        "headers": headers,
+        "properties": {
+            "correlation_id": "\0id",
+            "reply_to": reply_to,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "priority": priority,
+            "body_encoding": "base64",
+            "delivery_tag": "\0tag",
+        },
+    }
+    text = json.dumps(envelope)
+    for hole in ("id", "expires", "sent", "body", "tag"):
+        text = text.replace(f'"\\u0000{hole}"', f"\0{hole}\0")
+    return tuple(part.encode() for part in text.split("\0"))
+
+
+def encode_request(
+    request: RecommendRequest,
+    *,
+    task_id: str,
+    queue: str,
+    reply_to: str,
+    now: float,
+    priority: int = 0,
+) -> bytes:
+    """Envelope for one request, ready for LPUSH. `now` is seconds since the epoch (UTC)."""
+    body = request.model_dump_json(exclude_defaults=True, by_alias=True, ensure_ascii=False)
+    framed = (
+        b"[["
+        + body.encode()
+        + b'], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+    )
+    expires = b"null"
+    if request.deadline_s is not None:
+        expires = _quote(datetime.fromtimestamp(now + request.deadline_s, UTC).isoformat())
+    values = {
+        b"id": _quote(task_id),
+        b"expires": expires,
+        b"sent": b"%.6f" % now,
+        b"body": b'"' + base64.b64encode(framed) + b'"',
+        b"tag": _quote(str(uuid4())),
+    }
+    parts = _envelope(queue, reply_to, priority)
+    return b"".join(values[p] if i % 2 else p for i, p in enumerate(parts))
+
+
+def decode_message(raw: bytes) -> Message:
+    """Read a task message.
+
+    Raises:
+        WireError: it is not JSON, not protocol 2, or lacks an id; says which.
+    """
+    envelope = _json(raw, "envelope", None)
+    if not isinstance(envelope, dict):
+        raise WireError("the message is not a JSON object")
+    headers, properties = envelope.get("headers"), envelope.get("properties")
+    if not isinstance(headers, dict) or not isinstance(properties, dict):
+        raise WireError("the message has no headers or properties")
+    task_id, task = headers.get("id"), headers.get("task")
+    if not isinstance(task_id, str) or not task_id or not isinstance(task, str):
+        raise WireError("the message has no id or task header; send Celery protocol 2")
+    if envelope.get("content-type") != JSON_TYPE:
+        raise WireError("the content type is not application/json; set task_serializer", task_id)
+    args, kwargs, embed = _body(envelope.get("body"), properties, task_id)
+    return Message(
+        id=task_id,
+        task=task,
+        args=args,
+        kwargs=kwargs,
+        embed=embed,
+        headers=headers,
+        properties=properties,
+        eta=_seconds(headers.get("eta"), "eta", task_id),
+        expires=_seconds(headers.get("expires"), "expires", task_id),
+        sent=_sent(headers),
+    )
+
+
+def _body(
+    body: Any, properties: dict[str, Any], task_id: str
+) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    if not isinstance(body, str):
+        raise WireError("the body is not a string", task_id)
+    try:
+        base64_body = properties.get("body_encoding") == "base64"
+        data = base64.b64decode(body, validate=True) if base64_body else body.encode()
+    except (BinasciiError, ValueError):
+        raise WireError("the body is not valid base64", task_id) from None
+    match _json(data, "body", task_id):
+        case [list() as args, dict() as kwargs, dict() | None as embed]:
+            return args, kwargs, embed or {}
+    raise WireError("the body is not [args, kwargs, embed]", task_id)
+
+
+def _json(data: bytes, what: str, task_id: str | None) -> Any:
+    try:
+        return from_json(data, allow_inf_nan=False)
+    except ValueError:
+        raise WireError(f"the {what} is not valid JSON", task_id) from None
+
+
+def _seconds(value: Any, name: str, task_id: str) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise WireError(f"the {name} header is not an ISO date", task_id)
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise WireError(f"the {name} header is not an ISO date", task_id) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _sent(headers: dict[str, Any]) -> float | None:
+    sent = headers.get("reclane_sent")
+    return float(sent) if isinstance(sent, int | float) else None
+
+
+# ---- results ----------------------------------------------------------------------------------
+
+
+def encode_success(task_id: str, result: object, now: float) -> bytes:
+    """Celery's SUCCESS meta around a JSON-able result (a dict or a contract model)."""
+    return _meta(task_id, SUCCESS, to_json(result, inf_nan_mode="constants"), now)
+
+
+def encode_failure(task_id: str, failure: Failure, now: float) -> bytes:
+    """Celery's FAILURE meta; a stock client raises RequestFailed (or a class of that name)."""
+    return _meta(task_id, FAILURE, _exception(RequestFailed, failure), now)
+
+
+def encode_revoked(task_id: str, reason: str, now: float) -> bytes:
+    """Celery's REVOKED meta, as mark_as_revoked stores it; reason: revoked, expired, cancelled."""
+    value = {
+        "exc_type": "TaskRevokedError",
+        "exc_message": [reason],
+        "exc_module": "celery.exceptions",
+    }
+    return _meta(task_id, REVOKED, to_json(value), now)
+
+
+def decode_result(raw: bytes) -> Meta:
+    """Read a stored result.
+
+    Raises:
+        WireError: it is not a Celery result.
+    """
+    data = _json(raw, "result", None)
+    if not isinstance(data, dict) or not isinstance(data.get("status"), str):
+        raise WireError("the stored result is not a Celery result")
+    return Meta(data["status"], data.get("result"))
+
+
+def is_terminal(raw: bytes) -> bool:
+    """Whether a stored result must never be overwritten; one that cannot be read must not."""
+    try:
+        return decode_result(raw).status in READY
+    except WireError:
+        return True
+
+
+def outcome(meta: Meta) -> Recommendation | ReclaneError:
+    """The answer, or the error to raise, that a ready result stands for."""
+    if meta.status == SUCCESS:
+        return Recommendation.model_validate(meta.result)
+    detail = meta.result if isinstance(meta.result, dict) else {}
+    arguments = detail.get("exc_message")
+    arguments = arguments if isinstance(arguments, list) else [str(arguments)]
+    if meta.status == REVOKED:
+        reason = str(arguments[0]) if arguments else "revoked"
+        return RequestRevoked(f"the request was {reason} before it was answered", reason)
+    if detail.get("exc_type") == RequestFailed.__name__ and len(arguments) == 3:
+        return RequestFailed(str(arguments[0]), str(arguments[1]), bool(arguments[2]))
+    return RequestFailed(f"{detail.get('exc_type', 'error')}: {' '.join(map(str, arguments))}")
+
+
+def _exception(kind: type[Exception], failure: Failure) -> bytes:
+    return to_json(
+        {
+            "exc_type": kind.__name__,
+            "exc_message": [failure.message, failure.code, failure.retry],
+            "exc_module": kind.__module__,
+        }
+    )
+
+
+def _meta(task_id: str, status: str, result: bytes, now: float) -> bytes:
+    done = datetime.fromtimestamp(now, UTC).isoformat().encode()
+    return (
+        b'{"status": "%s", "result": %s, "traceback": null, "children": [], '
+        b'"date_done": "%s", "task_id": %s}'
+    ) % (status.encode(), result, done, _quote(task_id))
+
+
+def _quote(text: str) -> bytes:
+    return to_json(text)

@@ -1,0 +1,77 @@
+"""The last step of the main path: chosen items become an answer as the contract has it."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from reclane.contract import VERSION
+from reclane_worker.preparing import Prepared
+from reclane_worker.retrieval import Picked
+
+Answer = dict[str, Any]
+"""A Recommendation as a plain dict: building its models would cost more than all the rest."""
+
+LOW_TRUST: Final = 0.2
+
+
+def batch_shape(batch: Sequence[Prepared]) -> dict[str, int]:
+    """Requests, real tokens, and tokens with padding of a device batch."""
+    lengths = [len(one.tokens) for one in batch]
+    return {"size": len(batch), "tokens": sum(lengths), "padded": max(lengths) * len(batch)}
+
+
+def build_answer(
+    one: Prepared, picked: Picked, model: str, timing_ms: dict[str, float], shape: dict[str, int]
+) -> Answer:
+    """One answer; `model` names the encoder's revision, times and shape are the batch's."""
+    catalog = one.catalog
+    return {
+        "items": _items(one, picked),
+        "intent": {
+            "text": one.text,
+            "encoder_trust": round(one.trust, 4),
+            "history_used": len(one.history),
+        },
+        "flags": _flags(one, picked),
+        "versions": {
+            "model": model,
+            "catalog": f"{catalog.name}@{catalog.version}",
+            "contract": VERSION,
+        },
+        "timing_ms": {
+            "queued": round(one.queued_ms, 3),
+            "tokenise": round(one.tokenise_ms, 3),
+            **timing_ms,
+        },
+        "batch": shape,
+        "variant": one.request.variant,
+    }
+
+
+def _items(one: Prepared, picked: Picked) -> list[dict[str, Any]]:
+    request, catalog = one.request, one.catalog
+    items: list[dict[str, Any]] = []
+    pairs = zip(picked.positions, picked.scores, strict=True)
+    for rank, (position, score) in enumerate(pairs, start=request.offset + 1):
+        item: dict[str, Any] = {
+            "id": catalog.ids[position],
+            "rank": rank,
+            "score": round(score, 6),
+            "title": catalog.titles[position],
+        }
+        if request.fields:
+            item["fields"] = catalog.fields(position, request.fields)
+        items.append(item)
+    return items
+
+
+def _flags(one: Prepared, picked: Picked) -> list[dict[str, Any]]:
+    flags: list[dict[str, Any]] = []
+    if not picked.positions:
+        reason = "no item passes the filters" if one.request.filters else "no item is left"
+        flags.append({"code": "nothing_fits", "reasons": [reason]})
+    elif one.text and not picked.matched and one.trust < LOW_TRUST and not one.history:
+        reason = "the model cannot read this script and no word matches"
+        flags.append({"code": "needs_review", "reasons": [reason]})
+    if one.request.explain:
+        flags.append({"code": "no_explanation", "reasons": ["this worker does not explain yet"]})
+    return flags

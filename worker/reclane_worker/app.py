@@ -1,0 +1,80 @@
+"""START READING HERE: the Celery app, its configuration and its ordinary task.
+
+`celery -A reclane_worker worker -Q reclane.tasks` starts a Celery worker whose lane (see
+`step.py`) takes recommendation requests in batches. Nothing here imports torch: a beat, a
+producer or `celery inspect` may load this app cheaply.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+
+from reclane import names, wire
+from reclane.contract import Failure, parse_request
+from reclane.errors import InvalidRequest, RequestFailed
+from reclane_worker.settings import WorkerSettings
+from reclane_worker.step import LaneStep
+
+if TYPE_CHECKING:
+    from reclane_worker.pipeline import Pipeline
+
+app = Celery("reclane_worker")
+
+
+
+def configuration() -> dict[str, Any]:
+    """Celery's settings, read when first needed. JSON only, one Redis for broker and results."""
+    settings = WorkerSettings.from_environment()
+    url = settings.redis_url.get_secret_value()
+    return {
+        "broker_url": url,
+        "result_backend": url,
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "result_expires": settings.result_ttl_s,
+        "task_default_queue": names.TASKS_QUEUE,
+        "task_routes": {names.RECOMMEND: {"queue": names.INTERACTIVE_QUEUE}},
+        "worker_pool": "threads",
+        "worker_concurrency": 2,
+        "worker_prefetch_multiplier": 1,
+        "broker_connection_retry_on_startup": True,
+        "broker_transport_options": {
+            "priority_steps": list(names.PRIORITY_STEPS),
+            "socket_timeout": settings.socket_timeout_s,
+            "socket_keepalive": True,
+        },
+        "redis_socket_timeout": settings.socket_timeout_s,
+        "redis_socket_keepalive": True,
+    }
+
+
+app.add_defaults(configuration)
+app.steps["worker"].add(LaneStep)
+
+
+@app.task(name=names.RECOMMEND)  # type: ignore[untyped-decorator]  # celery ships no types
+def recommend(*args: Any, **fields: Any) -> dict[str, Any]:
+    """One request on a stock worker or in eager mode: the same answer, without batching.
+
+    Raises:
+        RequestFailed: with the code that the lane would store.
+    """
+    message = wire.Message("", names.RECOMMEND, list(args), fields, {}, {}, {}, None, None, None)
+    try:
+        request = parse_request(message.request_fields())
+    except InvalidRequest as error:
+        raise RequestFailed(str(error), error.code) from None
+    answer = local_pipeline().recommend([request])[0]
+    if isinstance(answer, Failure):
+        raise RequestFailed(answer.message, answer.code, answer.retry)
+    return answer
+
+
+@cache
+def local_pipeline() -> "Pipeline":
+    """The pipeline of this process, loaded once; a worker with the lane shares it."""
+    from reclane_worker.loading import load_pipeline
+
+    return load_pipeline(WorkerSettings.from_environment())

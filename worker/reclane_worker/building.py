@@ -1,0 +1,177 @@
+"""Builds a catalog folder from items: streaming, bounded memory, written atomically."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import IO, Final
+
+import numpy as np
+import torch
+from pydantic_core import to_json
+from safetensors.numpy import save_file as save_numpy
+from safetensors.torch import save_file
+
+from reclane.errors import CatalogError
+from reclane_worker import catalog as layout
+from reclane_worker.batching import plan
+from reclane_worker.encoder import Encoder
+from reclane_worker.index.lexical import LexicalBuilder, tensors_of
+from reclane_worker.reading import SourceItem
+from reclane_worker.text import normalise
+
+CHUNK: Final = 2_048  # items encoded together, sorted by length; bounds memory
+BATCH_TOKENS: Final = 4_096
+MAX_TEXT_CHARS: Final = 20_000
+
+Progress = Callable[[int], None]
+
+
+def build_catalog(
+    items: Iterable[SourceItem],
+    out: Path,
+    encoder: Encoder,
+    *,
+    fields: tuple[str, ...] = ("title", "text"),
+    replace: bool = False,
+    progress: Progress = lambda done: None,
+) -> layout.Manifest:
+    """Build `out` from items; `fields` are what is encoded and indexed, joined in order.
+
+    Memory grows with vocabulary and postings (about 12 bytes each), not with vectors or texts.
+    The folder appears complete or not at all: it is written beside `out` and renamed.
+
+    Raises:
+        CatalogError: `out` exists and `replace` is not set.
+        ItemsInvalid: from reading the items.
+    """
+    if out.exists() and not replace:
+        raise CatalogError(f"{out} exists; choose another folder or pass --replace")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        count = _write_parts(items, folder, encoder, fields, progress)
+        manifest = _write_manifest(folder, encoder, fields, count)
+        _publish(folder, out)
+        return manifest
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def indexed_text(item: SourceItem, fields: tuple[str, ...]) -> str:
+    """What is encoded and indexed of an item: the fields' values, normalised and joined."""
+    parts = []
+    for name in fields:
+        value = {"title": item.title, "text": item.text}.get(name, item.attributes.get(name))
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        if value not in (None, ""):
+            parts.append(str(value))
+    return normalise(". ".join(parts))[:MAX_TEXT_CHARS]
+
+
+def _write_parts(
+    items: Iterable[SourceItem],
+    folder: Path,
+    encoder: Encoder,
+    fields: tuple[str, ...],
+    progress: Progress,
+) -> int:
+    lexical = LexicalBuilder()
+    raw_vectors = folder / "vectors.raw"
+    count = 0
+    with (folder / layout.ITEMS).open("wb") as lines, raw_vectors.open("wb") as vectors:
+        for chunk in _chunks(items):
+            texts = [indexed_text(item, fields) for item in chunk]
+            for item, text in zip(chunk, texts, strict=True):
+                lines.write(_line(item))
+                lexical.add(text)
+            for part in _encode(texts, encoder, vectors):
+                count += part
+                progress(count)
+    _store_vectors(raw_vectors, folder, count, encoder.dim)
+    index = lexical.build()
+    save_file(tensors_of(index), folder / layout.LEXICAL)
+    vocabulary = json.dumps(list(index.vocabulary), ensure_ascii=False)
+    (folder / layout.VOCABULARY).write_text(vocabulary, "utf-8")
+    return count
+
+
+def _chunks(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk
+
+
+def _line(item: SourceItem) -> bytes:
+    row = {
+        "id": item.id,
+        "title": item.title,
+        "text": item.text,
+        "attributes": item.attributes,
+    }
+    return to_json(row) + b"\n"
+
+
+def _encode(texts: list[str], encoder: Encoder, out: IO[bytes]) -> Iterator[int]:
+    """Write the chunk's vectors in the order of its texts; yields how many were encoded."""
+    tokens = encoder.tokenise([text or " " for text in texts], "document")
+    vectors = np.empty((len(texts), encoder.dim), dtype=np.float32)  # (chunk, dim)
+    for group in plan([len(ids) for ids in tokens], BATCH_TOKENS, CHUNK):
+        encoded = encoder.encode([tokens[i] for i in group], "document")
+        if not bool(torch.isfinite(encoded).all()):
+            raise CatalogError(f"{encoder.name} gave vectors that are not numbers; use another model")
+        vectors[group] = encoded.cpu().numpy()
+        yield len(group)
+    out.write(vectors.tobytes())
+
+
+def _store_vectors(raw: Path, folder: Path, count: int, dim: int) -> None:
+    shape = (count, dim)
+    empty = np.zeros(shape, dtype=np.float32)
+    mapped = np.memmap(raw, dtype=np.float32, mode="r", shape=shape) if count else empty
+    save_numpy({"vectors": mapped}, folder / layout.VECTORS)
+    raw.unlink()
+
+
+def _write_manifest(
+    folder: Path, encoder: Encoder, fields: tuple[str, ...], count: int
+) -> layout.Manifest:
+    digests = {name: layout.file_digest(folder / name) for name in layout.FILES}
+    manifest = layout.Manifest(
+        format=layout.FORMAT,
+        version=sha256("".join(digests.values()).encode()).hexdigest()[:12],
+        model=encoder.name,
+        model_revision=encoder.revision,
+        pooling=encoder.pooling,
+        dim=encoder.dim,
+        items=count,
+        fields=fields,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=digests,
+    )
+    (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
+    return manifest
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Make the folder durable, then visible under its name in one rename."""
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    folder.chmod(0o755)
+    if out.exists():
+        old = out.with_name(f".{out.name}-old-{os.getpid()}")
+        out.rename(old)
+        folder.rename(out)
+        shutil.rmtree(old)
+    else:
+        folder.rename(out)

@@ -1,0 +1,149 @@
+"""A built catalog: verified on loading, immutable afterwards. `building.py` makes one."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
+from safetensors.torch import load_file
+
+from reclane.errors import CatalogDamaged, CatalogMismatch
+from reclane_worker.encoder import Encoder
+from reclane_worker.index.filters import Attributes
+from reclane_worker.index.lexical import LexicalIndex, restore
+
+FORMAT: Final = 1
+MANIFEST: Final = "manifest.json"
+ITEMS: Final = "items.jsonl"
+VECTORS: Final = "vectors.safetensors"
+LEXICAL: Final = "lexical.safetensors"
+VOCABULARY: Final = "vocabulary.json"
+FILES: Final = (ITEMS, VECTORS, LEXICAL, VOCABULARY)
+
+
+class Manifest(BaseModel):
+    """What a catalog folder says of itself. `version` is a digest of its files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int
+    version: str
+    model: str
+    model_revision: str
+    pooling: str
+    dim: int
+    items: int
+    fields: tuple[str, ...]
+    created: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Items, their vectors (items, dim) float32 on the device, lexical index and attributes."""
+
+    name: str
+    version: str
+    ids: Sequence[str]
+    titles: Sequence[str]
+    positions: dict[str, int]
+    vectors: torch.Tensor
+    lexical: LexicalIndex
+    attributes: Attributes
+    lines: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def known(self, ids: Iterable[str]) -> list[int]:
+        """Positions of those ids that the catalog has."""
+        return [p for p in map(self.positions.get, ids) if p is not None]
+
+    def fields(self, position: int, wanted: Sequence[str]) -> dict[str, Any]:
+        """Attributes of one item, and its text, by name; absent ones are left out."""
+        row = from_json(self.lines[position])
+        known = {"text": row["text"], **row["attributes"]}
+        return {name: known[name] for name in wanted if name in known}
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest alone, unverified files.
+
+    Raises:
+        CatalogDamaged: not a catalog folder, or of a format this version does not know.
+    """
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise CatalogDamaged(
+            f"{folder} is no catalog (no {MANIFEST}); make one with: reclane catalog build"
+        ) from None
+    except ValidationError:
+        raise CatalogDamaged(f"{folder / MANIFEST} cannot be read; build the catalog again") from None
+    if manifest.format != FORMAT:
+        raise CatalogDamaged(
+            f"{folder} has format {manifest.format}, this reclane reads {FORMAT}; build it again"
+        )
+    return manifest
+
+
+def load_catalog(name: str, folder: Path, encoder: Encoder) -> Catalog:
+    """Verify and load a catalog folder for `encoder`.
+
+    Raises:
+        CatalogDamaged: a file is missing or its SHA-256 differs.
+        CatalogMismatch: its vectors were made by another model.
+    """
+    manifest = read_manifest(folder)
+    if manifest.model_revision != encoder.revision or manifest.dim != encoder.dim:
+        raise CatalogMismatch(
+            f"{folder} was built with {manifest.model}@{manifest.model_revision}, the worker runs "
+            f"{encoder.name}@{encoder.revision}; build it again or set RECLANE_MODEL"
+        )
+    verify(folder, manifest)
+    lines = (folder / ITEMS).read_bytes().splitlines()
+    rows = [from_json(line) for line in lines]
+    ids = [row["id"] for row in rows]
+    vectors = load_file(folder / VECTORS)["vectors"]
+    vocabulary = json.loads((folder / VOCABULARY).read_text("utf-8"))
+    lexical = restore(vocabulary, load_file(folder / LEXICAL), len(ids))
+    return Catalog(
+        name=name,
+        version=manifest.version,
+        ids=ids,
+        titles=[row["title"] for row in rows],
+        positions={item: position for position, item in enumerate(ids)},
+        vectors=vectors.to(encoder.device),
+        lexical=lexical.to(encoder.device),
+        attributes=Attributes((row["attributes"] for row in rows), len(ids)),
+        lines=lines,
+    )
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Compare every file with the manifest's SHA-256.
+
+    Raises:
+        CatalogDamaged: naming the first file that is missing or differs.
+    """
+    for name in FILES:
+        try:
+            digest = file_digest(folder / name)
+        except FileNotFoundError:
+            raise CatalogDamaged(f"{folder / name} is missing; build the catalog again") from None
+        if digest != manifest.files.get(name):
+            raise CatalogDamaged(
+                f"{folder / name} was altered or cut short (SHA-256 differs); "
+                "build the catalog again or restore it"
+            )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

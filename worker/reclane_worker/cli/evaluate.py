@@ -1,0 +1,155 @@
+"""`reclane eval`: recommendation quality on requests with known answers, beside BM25."""
+
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+from pydantic_core import from_json
+from rich.console import Console
+from rich.table import Table
+
+from reclane.contract import MAX_QUERY_BYTES, Failure, RecommendRequest
+from reclane.errors import ItemsInvalid
+from reclane_worker.building import build_catalog
+from reclane_worker.catalog import Catalog, load_catalog
+from reclane_worker.cli.catalog import BadRows
+from reclane_worker.encoder import load_encoder
+from reclane_worker.metrics import Estimate, measure, rank_ids
+from reclane_worker.pipeline import Pipeline
+from reclane_worker.reading import Columns, open_lines, read_items
+from reclane_worker.settings import WorkerSettings
+from reclane_worker.text import normalise
+
+DEPTH = 100
+CHUNK = 256
+
+Scores = dict[str, dict[str, Estimate]]
+
+
+@click.command("eval")
+@click.argument("items", type=click.Path(exists=True, path_type=Path))
+@click.argument("requests", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--model", help="Model id or folder; default RECLANE_MODEL.")
+@click.option("--fields", default="title,text", show_default=True, help="As in catalog build.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many requests, at random.")
+@click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
+def evaluate(
+    items: Path, requests: Path, model: str | None, fields: str, limit: int | None, as_json: bool
+) -> None:
+    """Measure recommendation quality: ITEMS (a file, or a built catalog) against REQUESTS.
+
+    A request line is JSON with `query` and `relevant` (item ids). Figures are means over the
+    requests with standard errors. Ties rank by catalog order.
+    """
+    settings = WorkerSettings.from_environment(model=model)
+    encoder = load_encoder(settings)
+    cases = read_cases(requests)
+    if limit is not None and limit < len(cases):
+        cases = random.Random(0).sample(cases, limit)  # noqa: S311  # a sample, not a secret
+    with TemporaryDirectory(prefix="reclane-eval-") as scratch:
+        folder = items
+        if not items.is_dir():
+            folder = Path(scratch) / "catalog"
+            source = read_items(items, Columns(), BadRows(skip=False))
+            build_catalog(source, folder, encoder, fields=tuple(fields.split(",")))
+        catalog = load_catalog("eval", folder, encoder)
+        pipeline = Pipeline(encoder, {"eval": catalog}, settings)
+        started = time.perf_counter()
+        ours = list(_pipeline_rankings(pipeline, cases))
+        seconds = time.perf_counter() - started
+    relevant = [case.relevant for case in cases]
+    scores = {
+        "bm25": measure(list(_bm25_rankings(catalog, cases)), relevant),
+        "reclane": measure(ours, relevant),
+    }
+    if as_json:
+        click.echo(json.dumps(_as_json(scores, encoder.name, catalog, len(cases), seconds)))
+    else:
+        _print(scores, encoder.name, catalog, len(cases), seconds)
+
+
+class Case:
+    """One request with its known answers."""
+
+    def __init__(self, query: str, relevant: frozenset[str]) -> None:
+        self.request = RecommendRequest(query=_cut(query), k=DEPTH)
+        self.relevant = relevant
+
+
+def read_cases(path: Path) -> list[Case]:
+    """Requests with answers, from JSON lines (gzip too).
+
+    Raises:
+        ItemsInvalid: naming the line without query or relevant.
+    """
+    cases = []
+    for number, line in enumerate(open_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = from_json(line, allow_inf_nan=False)
+            query, relevant = row["query"], frozenset(row["relevant"])
+            if not isinstance(query, str) or not query.strip() or not relevant:
+                raise ValueError("empty")
+        except (ValueError, KeyError, TypeError):
+            raise ItemsInvalid(
+                f"{path}, line {number}: write an object with `query` and a list `relevant`"
+            ) from None
+        cases.append(Case(query, relevant))
+    if not cases:
+        raise ItemsInvalid(f"{path} has no requests")
+    return cases
+
+
+def _cut(query: str) -> str:
+    """What a client could send: the contract's limit in bytes."""
+    return query.encode()[:MAX_QUERY_BYTES].decode("utf-8", "ignore")
+
+
+def _pipeline_rankings(pipeline: Pipeline, cases: Sequence[Case]) -> Iterator[list[str]]:
+    for start in range(0, len(cases), CHUNK):
+        for answer in pipeline.recommend([case.request for case in cases[start : start + CHUNK]]):
+            if isinstance(answer, Failure):
+                raise ItemsInvalid(f"a request failed: {answer.message} [{answer.code}]")
+            yield [item["id"] for item in answer["items"]]
+
+
+def _bm25_rankings(catalog: Catalog, cases: Sequence[Case]) -> Iterator[list[str]]:
+    for case in cases:
+        scores = catalog.lexical.scores([normalise(case.request.query or "")])[0]
+        yield rank_ids(scores.cpu().numpy(), catalog.ids, DEPTH)
+
+
+def _as_json(
+    scores: Scores, model: str, catalog: Catalog, requests: int, seconds: float
+) -> dict[str, Any]:
+    return {
+        "model": model,
+        "catalog_version": catalog.version,
+        "items": len(catalog),
+        "requests": requests,
+        "seconds": round(seconds, 3),
+        "scores": {
+            system: {name: asdict(estimate) for name, estimate in row.items()}
+            for system, row in scores.items()
+        },
+    }
+
+
+def _print(scores: Scores, model: str, catalog: Catalog, requests: int, seconds: float) -> None:
+    console = Console()
+    table = Table(title=f"{requests} requests, {len(catalog)} items, {model}")
+    table.add_column("measure")
+    for system in scores:
+        table.add_column(system, justify="right")
+    for name in next(iter(scores.values())):
+        cells = [f"{row[name].mean:.3f} ± {row[name].stderr:.3f}" for row in scores.values()]
+        table.add_row(name, *cells)
+    console.print(table)
+    console.print(f"reclane answered in {seconds:.1f} s, {requests / seconds:.0f} requests/s")

@@ -1,0 +1,90 @@
+"""The device thread: runs one batch at a time while the host commits and prepares others."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+_T = TypeVar("_T")
+
+GRACE_S: Final = 5.0
+GRACE_FACTOR: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A stretch of work that must end: what it is, and its bound in seconds."""
+
+    what: str
+    bound_s: float
+    serial: int
+
+
+class Stopwatch:
+    """Knows what is under way, so that the keeper can tell slow from stuck."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, Running] = {}
+        self._serial = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def watch(self, what: str, predicted_s: float) -> Iterator[None]:
+        """Work in the body is stuck once it takes 5 s + 4 x what was predicted."""
+        with self._lock:
+            self._serial += 1
+            serial = self._serial
+        self._running[serial] = Running(what, GRACE_S + GRACE_FACTOR * predicted_s, serial)
+        try:
+            yield
+        finally:
+            del self._running[serial]
+
+    def running(self) -> list[Running]:
+        return list(self._running.values())
+
+
+class Overdue:
+    """Adds up how long work was seen running, tick by tick.
+
+    A tick counts for at most twice its nominal length: a process that was suspended, or a
+    machine that slept, does not look stuck when it wakes.
+    """
+
+    def __init__(self, tick_s: float) -> None:
+        self._tick_s = tick_s
+        self._last: float | None = None
+        self._spent_s: dict[int, float] = {}
+
+    def check(self, running: list[Running], now: float) -> str | None:
+        """The reason to end the process, if any work is past its bound. `now` is monotonic."""
+        step_s = 0.0 if self._last is None else min(now - self._last, 2 * self._tick_s)
+        self._last = now
+        self._spent_s = {r.serial: self._spent_s.get(r.serial, -step_s) + step_s for r in running}
+        for work in running:
+            if self._spent_s[work.serial] > work.bound_s:
+                return f"{work.what} is stuck: over its bound of {work.bound_s:.1f} s"
+        return None
+
+
+class Device:
+    """A single thread in front of the model."""
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reclane-device")
+        self._stopwatch = stopwatch
+
+    def submit(self, work: Callable[[], _T], predicted_s: float) -> "Future[tuple[_T, float]]":
+        """Run `work` after what was submitted before; gives its result and its seconds."""
+        return self._pool.submit(self._timed, work, predicted_s)
+
+    def _timed(self, work: Callable[[], _T], predicted_s: float) -> tuple[_T, float]:
+        with self._stopwatch.watch("the batch on the device", predicted_s):
+            started = time.perf_counter()
+            return work(), time.perf_counter() - started
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

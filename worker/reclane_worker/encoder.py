@@ -1,0 +1,237 @@
+"""Text to vectors: the Encoder seam, and the encoder for sentence-transformers models."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import torch
+
+from reclane.errors import ModelUnusable
+from reclane_worker.settings import WorkerSettings
+from reclane_worker.text import script
+
+Role = Literal["query", "document"]
+Tokens = list[int]
+
+KNOWN_SCRIPT_PIECES: Final = 1_000
+"""A script with this many vocabulary pieces counts as fully known. all-MiniLM-L6-v2 has 27,000
+Latin pieces and some 250 Han characters; multilingual vocabularies have several thousand."""
+
+_NEEDED_FILES: Final = ["*.json", "*.txt", "*.safetensors", "*.model", "*/*.json", "*/*.safetensors"]
+
+
+class Encoder(Protocol):
+    """What the pipeline needs of a model. Same text, same vector, whatever the batch."""
+
+    name: str
+    revision: str
+    """Digest of weights and tokenizer; a catalog's vectors belong to one revision."""
+    pooling: str
+    dim: int
+    device: torch.device
+
+    def tokenise(self, texts: Sequence[str], role: Role) -> list[Tokens]:
+        """Token ids of each text, truncated to what the model takes, prompt included."""
+        ...
+
+    def encode(self, tokens: Sequence[Tokens], role: Role) -> torch.Tensor:
+        """Vectors (batch, dim), float32, on `device`. Pads to the longest of the batch."""
+        ...
+
+    def trust(self, text: str, tokens: Tokens) -> float:
+        """0 to 1: how far the model can read this text's scripts."""
+        ...
+
+
+def load_encoder(settings: WorkerSettings) -> Encoder:
+    """The encoder that `settings.model` names.
+
+    Raises:
+        ModelUnusable: not found, not safetensors, or needs code of its own; says what to do.
+    """
+    device = choose_device(settings.device)
+    if settings.model.startswith("hash:"):
+        from reclane_worker.hashing import HashEncoder
+
+        return HashEncoder(int(settings.model.removeprefix("hash:")), device)
+    folder = resolve_folder(settings.model, settings.model_revision)
+    return SentenceEncoder(settings.model, folder, device)
+
+
+def choose_device(wish: str) -> torch.device:
+    """`auto` is CUDA where present, else CPU."""
+    if wish == "auto":
+        wish = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.device(wish)
+    except RuntimeError:
+        raise ModelUnusable(f"RECLANE_DEVICE={wish!r} is no device; use auto, cpu or cuda") from None
+
+
+def resolve_folder(model: str, revision: str | None) -> Path:
+    """The local folder of a model: a folder, `package:NAME` (a Python package that ships its
+    weights under model/), or a hub id, fetched once and then read offline."""
+    if model.startswith("package:"):
+        spec = find_spec(model.removeprefix("package:"))
+        if spec is None or not spec.submodule_search_locations:
+            raise ModelUnusable(f"{model}: that Python package is not installed")
+        folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    elif Path(model).is_dir():
+        folder = Path(model)
+    else:
+        folder = _fetch(model, revision)
+    if not any(folder.glob("**/*.safetensors")):
+        raise ModelUnusable(f"{model}: no safetensors weights; other formats can run code")
+    return folder
+
+
+def _fetch(model: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    fetch = partial(snapshot_download, model, revision=revision, allow_patterns=_NEEDED_FILES)
+    try:
+        return Path(fetch(local_files_only=True))
+    except Exception:
+        try:
+            return Path(fetch())
+        except Exception as error:
+            raise ModelUnusable(
+                f"{model}: not in the local cache and not to be fetched ({type(error).__name__}); "
+                "give a folder in RECLANE_MODEL, or fetch it where there is a network"
+            ) from error
+
+
+class SentenceEncoder:
+    """Any sentence-transformers or Hugging Face encoder; pooling, prompts and normalisation come
+    from the model's own files. float32 on CPU, bfloat16 or float16 on CUDA."""
+
+    def __init__(self, name: str, folder: Path, device: torch.device) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            self._model: Any = SentenceTransformer(
+                str(folder),
+                device=str(device),
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True, "dtype": _dtype(device)},
+            )
+        except Exception as error:
+            raise ModelUnusable(f"{name} cannot be loaded: {error}") from error
+        self._model.eval()
+        self.name = name
+        self.device = device
+        self.revision = _digest(folder)
+        self.pooling = ", ".join(type(module).__name__ for module in self._model)
+        self.dim = int(self._model.get_embedding_dimension())
+        self._tokenizer: Any = self._model.tokenizer
+        self._max_tokens = int(self._model.max_seq_length or 512)
+        self._normalise = self._model.similarity_fn_name != "dot"
+        self._prompts = {role: self._prompt(role) for role in ("query", "document")}
+        self._pieces = _pieces_by_script(self._tokenizer)
+        self._unknown = self._tokenizer.unk_token_id
+
+    def tokenise(self, texts: Sequence[str], role: Role) -> list[Tokens]:
+        if not texts:
+            return []
+        prompt = self._prompts[role]
+        encoded = self._tokenizer(
+            [prompt + self._readable(text) for text in texts],
+            truncation=True,
+            max_length=self._max_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        ids: list[Tokens] = encoded["input_ids"]
+        return ids
+
+    @torch.inference_mode()
+    def encode(self, tokens: Sequence[Tokens], role: Role) -> torch.Tensor:
+        longest = max(map(len, tokens))
+        pad = self._tokenizer.pad_token_id or 0
+        left = self._tokenizer.padding_side == "left"
+        ids = torch.full((len(tokens), longest), pad, dtype=torch.long)  # (batch, tokens)
+        mask = torch.zeros_like(ids)
+        for row, sequence in enumerate(tokens):
+            start = longest - len(sequence) if left else 0
+            ids[row, start : start + len(sequence)] = torch.tensor(sequence)
+            mask[row, start : start + len(sequence)] = 1
+        features = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._tokenizer.model_input_names:
+            features["token_type_ids"] = torch.zeros_like(ids)
+        features = {key: value.to(self.device, non_blocking=True) for key, value in features.items()}
+        if self._prompts[role]:
+            features["prompt_length"] = self._prompt_tokens(role)
+        vectors: torch.Tensor = self._model(features)["sentence_embedding"].float()  # (batch, dim)
+        return torch.nn.functional.normalize(vectors, dim=1) if self._normalise else vectors
+
+    def trust(self, text: str, tokens: Tokens) -> float:
+        """Mean over letters of min(1, pieces of its script / 1,000), times the share of tokens
+        that are not unknown. By script only: French under an English model counts as known."""
+        scripts = Counter(s for s in map(script, text) if s)
+        letters = scripts.total()
+        if not letters or not tokens:
+            return 1.0
+        known = sum(n * min(1.0, self._pieces[s] / KNOWN_SCRIPT_PIECES) for s, n in scripts.items())
+        readable = sum(1 for token in tokens if token != self._unknown) / len(tokens)
+        return known / letters * readable
+
+    def _readable(self, text: str) -> str:
+        """Leave out letters of scripts the model cannot read, unless nothing else remains:
+        in a text of two languages they would only blur the vector with unknown tokens."""
+        if text.isascii():
+            return text
+        kept = "".join(c if not script(c) or self._knows(script(c)) else " " for c in text)
+        return kept if any(script(c) for c in kept) else text
+
+    def _knows(self, name: str) -> bool:
+        return self._pieces[name] * 2 >= KNOWN_SCRIPT_PIECES
+
+    def _prompt(self, role: str) -> str:
+        prompts = self._model.prompts or {}
+        names = (role, "passage") if role == "document" else (role,)
+        default = prompts.get(self._model.default_prompt_name or "", "")
+        return next((prompts[name] for name in names if prompts.get(name)), default) or ""
+
+    def _prompt_tokens(self, role: Role) -> int:
+        """Tokens of the prompt, its opening special token included, for pooling without it."""
+        return len(self._tokenizer(self._prompts[role])["input_ids"]) - 1
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _digest(folder: Path) -> str:
+    """First 12 hex digits of SHA-256 over names and bytes of weights, tokenizer and config."""
+    whole = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")):
+        whole.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:12]
+
+
+def _pieces_by_script(tokenizer: Any) -> Counter[str]:
+    """How many distinct vocabulary pieces contain letters of each script."""
+    pieces = set()
+    for piece, token in tokenizer.get_vocab().items():
+        shown = piece if piece.isascii() is False else tokenizer.convert_tokens_to_string([piece])
+        pieces.add((token, shown))
+    found: Counter[str] = Counter()
+    for text in {shown.removeprefix("##").strip() for _, shown in pieces}:
+        found.update({s for s in map(script, text) if s})
+    return found
+
+
+def describe(encoder: Encoder) -> str:
+    """How an answer names the model: its name and the digest of its files."""
+    name = encoder.name.rsplit("/", 1)[-1].removeprefix("package:")
+    return json.dumps(f"{name}@{encoder.revision}")[1:-1]

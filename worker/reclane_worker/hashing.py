@@ -1,0 +1,37 @@
+"""`hash:N`: a deterministic stand-in for a model, for tests and for measuring the queue alone."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+
+from reclane_worker.encoder import Role, Tokens
+from reclane_worker.text import normalise, terms
+
+
+class HashEncoder:
+    """Signed feature hashing of lexical terms (Weinberger et al. 2009), L2-normalised."""
+
+    def __init__(self, dim: int, device: torch.device) -> None:
+        self.name = f"hash:{dim}"
+        self.revision = "1"
+        self.pooling = "sum"
+        self.dim = dim
+        self.device = device
+
+    def tokenise(self, texts: Sequence[str], role: Role) -> list[Tokens]:
+        return [[_hash(term) for term in terms(normalise(text))] or [0] for text in texts]
+
+    def encode(self, tokens: Sequence[Tokens], role: Role) -> torch.Tensor:
+        vectors = torch.zeros(len(tokens), self.dim)  # (batch, dim)
+        for row, sequence in enumerate(tokens):
+            for token in sequence:
+                vectors[row, token % self.dim] += 1.0 if token & 1 << 40 else -1.0
+        return torch.nn.functional.normalize(vectors, dim=1).to(self.device)
+
+    def trust(self, text: str, tokens: Tokens) -> float:
+        return 1.0
+
+
+def _hash(term: str) -> int:
+    return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=6).digest(), "little")

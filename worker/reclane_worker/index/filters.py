@@ -1,0 +1,103 @@
+"""Filters over item attributes: which items of a catalog pass, as a boolean mask."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reclane.contract import AnyOf, Eq, Filter, In, Range, Scalar
+from reclane.errors import RequestFailed
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Attributes:
+    """Columns of a catalog: numbers as an array (NaN where absent), other values by posting."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]], size: int) -> None:
+        self._size = size
+        self._numbers: dict[str, npt.NDArray[np.float64]] = {}
+        self._postings: defaultdict[str, defaultdict[Any, list[int]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        for position, row in enumerate(rows):
+            for name, value in row.items():
+                self._add(position, name, value)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted({*self._numbers, *self._postings})
+
+    def check(self, filters: Mapping[str, Filter]) -> None:
+        """Refuse filters that this catalog cannot answer, before anything runs.
+
+        Raises:
+            RequestFailed: code `invalid_filter`, naming the attributes that exist.
+        """
+        for name, condition in filters.items():
+            if name not in self._numbers and name not in self._postings:
+                known = ", ".join(self.names[:30]) or "none"
+                raise RequestFailed(
+                    f"this catalog has no attribute {name!r}; it has: {known}", "invalid_filter"
+                )
+            if isinstance(condition, Range) and name not in self._numbers:
+                raise RequestFailed(f"{name!r} is not numeric: use eq, in, any_of", "invalid_filter")
+
+    def mask(self, filters: Mapping[str, Filter]) -> Mask:
+        """Items that pass every filter, shape (items,). Filters have passed `check`."""
+        passed = np.ones(self._size, dtype=bool)
+        for name, condition in filters.items():
+            passed &= self._one(name, condition)
+        return passed
+
+    def _one(self, name: str, condition: Filter) -> Mask:
+        match condition:
+            case Range():
+                return self._within(name, condition)
+            case Eq():
+                return self._equals(name, (condition.eq,))
+            case In():
+                return self._equals(name, condition.in_)
+            case AnyOf():
+                return self._equals(name, condition.any_of)
+
+    def _within(self, name: str, bounds: Range) -> Mask:
+        column = self._numbers[name]
+        passed = ~np.isnan(column)
+        if bounds.gt is not None:
+            passed &= column > bounds.gt
+        if bounds.gte is not None:
+            passed &= column >= bounds.gte
+        if bounds.lt is not None:
+            passed &= column < bounds.lt
+        if bounds.lte is not None:
+            passed &= column <= bounds.lte
+        return passed
+
+    def _equals(self, name: str, values: Iterable[Scalar]) -> Mask:
+        passed = np.zeros(self._size, dtype=bool)
+        for value in values:
+            if _is_number(value) and name in self._numbers:
+                passed |= self._numbers[name] == value
+            passed[self._postings.get(name, {}).get(_key(value), [])] = True
+        return passed
+
+    def _add(self, position: int, name: str, value: Any) -> None:
+        if _is_number(value):
+            if name not in self._numbers:
+                self._numbers[name] = np.full(self._size, np.nan)
+            self._numbers[name][position] = value
+            return
+        for element in value if isinstance(value, list) else (value,):
+            self._postings[name][_key(element)].append(position)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _key(value: Any) -> Any:
+    """True and 1 are one dictionary key in Python, but not one attribute value."""
+    return ("bool", value) if isinstance(value, bool) else value

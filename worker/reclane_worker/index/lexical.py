@@ -1,0 +1,112 @@
+"""BM25 over words and character bigrams, scored for a whole batch on the device."""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from reclane_worker.text import terms
+
+K1: Final = 1.2
+B: Final = 0.75
+
+
+@dataclass(frozen=True)
+class LexicalIndex:
+    """Postings by term, BM25 weights computed beforehand (as BM25S, Lu 2024).
+
+    Term t has documents[starts[t]:starts[t + 1]] (int32) and the same slice of weights (float32).
+    """
+
+    vocabulary: dict[str, int]
+    starts: torch.Tensor  # (terms + 1,), int64
+    documents: torch.Tensor  # (postings,), int32
+    weights: torch.Tensor  # (postings,), float32
+    size: int
+
+    def scores(self, queries: Sequence[str]) -> torch.Tensor:
+        """BM25 scores (queries, items), float32; each distinct query term counts once."""
+        rows: list[int] = []
+        found: list[int] = []
+        for row, query in enumerate(queries):
+            known = {t for t in map(self.vocabulary.get, terms(query)) if t is not None}
+            rows.extend([row] * len(known))
+            found.extend(sorted(known))
+        device = self.weights.device
+        scores = torch.zeros(len(queries) * self.size, device=device)
+        if not found:
+            return scores.view(len(queries), self.size)
+        term = torch.tensor(found, device=device)
+        lengths = self.starts[term + 1] - self.starts[term]
+        owner = torch.repeat_interleave(torch.arange(len(found), device=device), lengths)
+        first = torch.cumsum(lengths, 0) - lengths
+        posting = self.starts[term][owner] + torch.arange(len(owner), device=device) - first[owner]
+        row_of = torch.tensor(rows, device=device)[owner]
+        cell = row_of * self.size + self.documents[posting]
+        scores.index_add_(0, cell, self.weights[posting])
+        return scores.view(len(queries), self.size)
+
+    def to(self, device: torch.device) -> "LexicalIndex":
+        moved = (t.to(device) for t in (self.starts, self.documents, self.weights))
+        return LexicalIndex(self.vocabulary, *moved, self.size)
+
+
+class LexicalBuilder:
+    """Collects term counts document by document in flat arrays, then weighs them once."""
+
+    def __init__(self) -> None:
+        self._vocabulary: dict[str, int] = {}
+        self._terms = array("i")
+        self._documents = array("i")
+        self._counts = array("i")
+        self._lengths = array("i")
+
+    def add(self, text: str) -> None:
+        """Add the next document, normalised."""
+        counts = Counter(terms(text))
+        document = len(self._lengths)
+        for term, count in counts.items():
+            self._terms.append(self._vocabulary.setdefault(term, len(self._vocabulary)))
+            self._documents.append(document)
+            self._counts.append(count)
+        self._lengths.append(counts.total())
+
+    def build(self) -> LexicalIndex:
+        """BM25 (Robertson, k1 1.2, b 0.75) with Lucene's non-negative idf."""
+        term = np.asarray(self._terms, dtype=np.int32)
+        document = np.asarray(self._documents, dtype=np.int32)
+        count = np.asarray(self._counts, dtype=np.float32)
+        length = np.asarray(self._lengths, dtype=np.float32)
+        size, words = len(length), len(self._vocabulary)
+        frequency = np.bincount(term, minlength=words)
+        idf = np.log1p((size - frequency + 0.5) / (frequency + 0.5))
+        mean = max(float(length.mean()), 1.0) if size else 1.0
+        norm = K1 * (1 - B + B * length[document] / mean)
+        weight = (idf[term] * count * (K1 + 1) / (count + norm)).astype(np.float32)
+        order = np.argsort(term, kind="stable")
+        return LexicalIndex(
+            self._vocabulary,
+            torch.from_numpy(np.concatenate(([0], np.cumsum(frequency))).astype(np.int64)),
+            torch.from_numpy(document[order]),
+            torch.from_numpy(weight[order]),
+            size,
+        )
+
+
+def restore(
+    vocabulary: Iterable[str], tensors: dict[str, torch.Tensor], size: int
+) -> LexicalIndex:
+    """An index from its stored parts; see `tensors_of`."""
+    numbered = {term: number for number, term in enumerate(vocabulary)}
+    return LexicalIndex(
+        numbered, tensors["starts"], tensors["documents"], tensors["weights"], size
+    )
+
+
+def tensors_of(index: LexicalIndex) -> dict[str, torch.Tensor]:
+    """What a catalog stores of an index, beside its vocabulary in order."""
+    return {"starts": index.starts, "documents": index.documents, "weights": index.weights}

@@ -1,0 +1,163 @@
+"""The lane: lease, start, commit, give back, renew, recover. All of Redis on the hot path.
+
+A message is always either in a list, in the schedule, or in exactly one worker's in-flight
+hash; every move between them is one Lua script. Every call may be repeated after a lost reply:
+lease by its batch id, commit because an entry ends only once, the rest by nature. No call
+retries by itself; callers decide (see `loop.py` and `keeper.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from typing import Any, Final
+
+import redis
+
+from reclane import _scripts, names, wire
+from reclane.client import connect
+from reclane_worker.settings import WorkerSettings
+
+MAX_DEAD_LETTERS: Final = 10_000
+CRASH_MEMORY_S: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One leased message: its in-flight field, the list it came from, its bytes.
+
+    `crashes` counts how often a process died while it was on the device.
+    """
+
+    field: str
+    origin: str
+    raw: bytes
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """What one lease call returned; times are milliseconds of Redis's clock."""
+
+    incarnation: int
+    now_ms: int
+    next_due_ms: int | None
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an entry ends: a stored result or none, whom to tell, a dead letter or none."""
+
+    field: str
+    task_id: str = ""
+    meta: bytes = b""
+    channel: str = ""
+    dead_letter: bytes = b""
+
+    def arguments(self) -> tuple[str | bytes, ...]:
+        key = names.result_key(self.task_id) if self.meta else ""
+        return self.field, key, self.meta, self.channel, self.task_id, self.dead_letter
+
+
+class Lane:
+    """One worker's lane over one connection. Not for several threads: make one each."""
+
+    def __init__(self, settings: WorkerSettings, worker_id: str) -> None:
+        self._settings = settings
+        self._id = worker_id
+        self._redis = connect(settings)
+        self._inflight = names.inflight_key(worker_id)
+        self._worker = names.worker_key(worker_id)
+        self._scripts = {
+            name: self._redis.register_script(
+                _scripts.load("reclane_worker", name, allow_oom=True)
+            )
+            for name in ("lease", "start", "commit", "give_back", "renew", "recover", "leave")
+        }
+
+    def lease(self, batch_id: int, limit: int) -> Leased:
+        """Take up to `limit` messages under `batch_id`, and renew the lease."""
+        keys = [
+            names.LEASES,
+            self._inflight,
+            self._worker,
+            names.INCARNATIONS,
+            names.SCHEDULED,
+            names.ATTEMPTS,
+            *names.lane_lists(),
+        ]
+        settings = self._settings
+        reply = self._run("lease", keys, settings.lease_ms, batch_id, limit, settings.lease_bytes)
+        entries = tuple(
+            Entry(reply[i].decode(), reply[i + 1].decode(), reply[i + 2], reply[i + 3])
+            for i in range(3, len(reply), 4)
+        )
+        return Leased(reply[0], reply[1], reply[2] if reply[2] >= 0 else None, entries)
+
+    def terminal(self, task_ids: Sequence[str]) -> set[str]:
+        """Those ids that already have a result which must not be overwritten; one read."""
+        if not task_ids:
+            return set()
+        stored = self._redis.mget([names.result_key(i) for i in task_ids])
+        return {
+            task_id
+            for task_id, raw in zip(task_ids, stored, strict=True)
+            if raw is not None and wire.is_terminal(raw)
+        }
+
+    def start(self, fields: Sequence[str]) -> bool:
+        """Record what the device works on; False when the lease was lost meanwhile."""
+        return bool(self._run("start", [names.LEASES, self._worker], "\n".join(fields)))
+
+    def commit(self, endings: Sequence[Ending]) -> set[str]:
+        """End entries and make their results visible; returns fields that were not ours."""
+        keys = [self._inflight, names.ATTEMPTS, names.DEAD_LETTERS]
+        arguments: list[Any] = [self._settings.result_ttl_s, MAX_DEAD_LETTERS]
+        for ending in endings:
+            arguments.extend(ending.arguments())
+        return {field.decode() for field in self._scripts["commit"](keys=keys, args=arguments)}
+
+    def give_back(self, fields: Sequence[str], due_ms: int = -1) -> int:
+        """Return entries to their lists, or park them until `due_ms`; how many were ours."""
+        keys = [self._inflight, names.SCHEDULED]
+        return int(self._scripts["give_back"](keys=keys, args=[due_ms, *fields]))
+
+    def owns(self, field: str) -> bool:
+        """Whether an entry is still in this worker's in-flight hash."""
+        return bool(self._redis.hexists(self._inflight, field))
+
+    def absolve(self, raws: Sequence[bytes]) -> None:
+        """Forget crashes blamed on messages that were computed after all."""
+        # SHA-1 because Redis's scripts offer no other digest; nothing rests on its strength.
+        digests = [sha1(raw, usedforsecurity=False).hexdigest() for raw in raws]
+        self._redis.hdel(names.ATTEMPTS, *digests)
+
+    def renew(self, statistics: str) -> bool:
+        """Renew the lease; False when somebody recovered this worker's messages."""
+        keys = [names.LEASES, self._worker]
+        return bool(self._run("renew", keys, self._settings.lease_ms, statistics))
+
+    def recover(self) -> list[tuple[str, int, int]]:
+        """Return lapsed workers' messages: (worker, entries returned, entries started)."""
+        prefixes = names.inflight_key(""), names.worker_key("")
+        reply = self._run("recover", [names.LEASES, names.ATTEMPTS], *prefixes, CRASH_MEMORY_S)
+        return [(reply[i].decode(), reply[i + 1], reply[i + 2]) for i in range(0, len(reply), 3)]
+
+    def leave(self) -> bool:
+        """Give up the lease; False while anything is in flight."""
+        return bool(self._run("leave", [names.LEASES, self._inflight, self._worker]))
+
+    def held(self) -> list[str]:
+        """Fields still in flight, oldest first."""
+        fields = [field.decode() for field in self._redis.hkeys(self._inflight)]
+        return sorted(fields, key=lambda field: tuple(map(int, field.split(":"))))
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _run(self, script: str, keys: list[str], *arguments: object) -> Any:
+        return self._scripts[script](keys=keys, args=[self._id, *arguments])
+
+
+PASSING_ERRORS: Final = (redis.ConnectionError, redis.TimeoutError)
+"""Redis is away, restarting or loading; the same call may be repeated."""

@@ -1,0 +1,42 @@
+"""Loads the model and the catalogs that the settings name, and warms them up."""
+
+import logging
+
+import torch
+
+from reclane.contract import RecommendRequest
+from reclane.errors import InvalidSettings
+from reclane_worker.catalog import load_catalog
+from reclane_worker.encoder import load_encoder
+from reclane_worker.pipeline import Pipeline
+from reclane_worker.settings import WorkerSettings
+
+_log = logging.getLogger(__name__)
+_WARM_UP = ("warm up", "a longer request warms up the kernels that longer requests will use " * 4)
+
+
+def load_pipeline(settings: WorkerSettings) -> Pipeline:
+    """Encoder, catalogs and pipeline, ready to answer at full speed.
+
+    Raises:
+        InvalidSettings, ModelUnusable, CatalogError: with what to do.
+    """
+    folders = settings.catalogs()
+    if not folders:
+        raise InvalidSettings(
+            "RECLANE_CATALOG is not set; build one with `reclane catalog build` and name its folder"
+        )
+    encoder = load_encoder(settings)
+    catalogs = {name: load_catalog(name, path, encoder) for name, path in folders.items()}
+    pipeline = Pipeline(encoder, catalogs, settings)
+    for text in _WARM_UP:
+        pipeline.recommend([RecommendRequest(query=text)])
+    for name, catalog in catalogs.items():
+        _log.info("catalog %s@%s: %s items", name, catalog.version, len(catalog))
+    _log.info("model %s@%s on %s, %s threads", *_device(pipeline))
+    return pipeline
+
+
+def _device(pipeline: Pipeline) -> tuple[str, str, str, int]:
+    encoder = pipeline.encoder
+    return encoder.name, encoder.revision, str(encoder.device), torch.get_num_threads()

@@ -1,0 +1,37 @@
+-- End entries: each result becomes visible only if its entry is still ours and no terminal
+-- result exists. Then a stalled worker that comes back can neither overwrite nor publish twice.
+-- KEYS in-flight, attempts, dead letters
+-- ARGV result ttl (s), dead letter bound, then per entry:
+--   field, result key ('' = none), meta, notify channel ('' = none), task id, dead letter ('' = none)
+-- Returns the fields that were no longer ours. Repeating it after a lost reply changes nothing.
+local inflight, attempts, dead_letters = KEYS[1], KEYS[2], KEYS[3]
+local ttl, bound = ARGV[1], tonumber(ARGV[2])
+local any_crashed = redis.call('EXISTS', attempts) == 1
+local lost, notify = {}, {}
+
+for i = 3, #ARGV, 6 do
+  local field, key, meta = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local channel, id, dead = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+  local entry = any_crashed and redis.call('HGET', inflight, field)
+  if redis.call('HDEL', inflight, field) == 0 then
+    lost[#lost + 1] = field
+  else
+    if entry then
+      local message = string.sub(entry, string.find(entry, '\n', 1, true) + 1)
+      redis.call('HDEL', attempts, redis.sha1hex(message))
+    end
+    if dead ~= '' then
+      redis.call('LPUSH', dead_letters, dead)
+      redis.call('LTRIM', dead_letters, 0, bound - 1)
+    end
+    if key ~= '' and not is_terminal(key) then
+      redis.call('SET', key, meta, 'EX', ttl)
+      redis.call('PUBLISH', key, meta)
+    end
+    if channel ~= '' then
+      notify[channel] = notify[channel] and (notify[channel] .. '\n' .. id) or id
+    end
+  end
+end
+for channel, ids in pairs(notify) do redis.call('PUBLISH', channel, ids) end
+return lost

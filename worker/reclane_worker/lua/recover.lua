@@ -1,0 +1,42 @@
+-- Return what lapsed workers held to its origin lists. Entries that were started when the worker
+-- died count one crash each, by message digest; those merely leased do not.
+-- KEYS leases, attempts   ARGV worker id, in-flight prefix, worker prefix, crash memory (s)
+-- Returns lapsed worker id, entries returned, entries that were started...
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local report = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 4)) do
+  if id ~= ARGV[1] then
+    local inflight, worker = ARGV[2] .. id, ARGV[3] .. id
+    local started = {}
+    for field in string.gmatch(redis.call('HGET', worker, 'started') or '', '[^\n]+') do
+      started[field] = true
+    end
+    local flat, rows = redis.call('HGETALL', inflight), {}
+    for i = 1, #flat, 2 do
+      local batch, position = string.match(flat[i], '^%d+:(%d+):(%d+)$')
+      rows[#rows + 1] = {flat[i], flat[i + 1], tonumber(batch) or 0, tonumber(position) or 0}
+    end
+    table.sort(rows, function(a, b)
+      if a[3] ~= b[3] then return a[3] > b[3] end
+      return a[4] > b[4]
+    end)
+    local suspects = 0
+    for _, row in ipairs(rows) do
+      local cut = string.find(row[2], '\n', 1, true)
+      local message = string.sub(row[2], cut + 1)
+      if started[row[1]] then
+        suspects = suspects + 1
+        redis.call('HINCRBY', KEYS[2], redis.sha1hex(message), 1)
+        redis.call('EXPIRE', KEYS[2], ARGV[4])
+      end
+      redis.call('RPUSH', string.sub(row[2], 1, cut - 1), message)
+    end
+    redis.call('DEL', inflight, worker)
+    redis.call('ZREM', KEYS[1], id)
+    report[#report + 1] = id
+    report[#report + 1] = #rows
+    report[#report + 1] = suspects
+  end
+end
+return report

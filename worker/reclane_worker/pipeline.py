@@ -1,0 +1,123 @@
+"""THE MAIN PATH, read top to bottom: prepare -> encode -> retrieve -> rank -> answer.
+
+Works on whole batches and knows nothing of Redis: the lane's loop, `reclane eval` and the
+ordinary Celery task all call it.
+"""
+
+import logging
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+
+from reclane.contract import Failure, RecommendRequest
+from reclane.errors import RequestFailed
+from reclane_worker.answering import Answer, batch_shape, build_answer
+from reclane_worker.batching import plan
+from reclane_worker.catalog import Catalog
+from reclane_worker.encoder import Encoder, describe
+from reclane_worker.preparing import Prepared, Preparer, as_failure
+from reclane_worker.retrieval import intent_vectors, retrieve
+from reclane_worker.settings import WorkerSettings
+
+_log = logging.getLogger(__name__)
+
+_DEFAULT_TOKENS: Final = {"cpu": 2_048, "cuda": 16_384}
+_NOT_FINITE: Final = Failure(
+    code="non_finite", message="the model gave a value that is not a number for this request"
+)
+
+
+class Pipeline:
+    """One encoder and its catalogs. One thread may prepare while another runs."""
+
+    def __init__(
+        self, encoder: Encoder, catalogs: Mapping[str, Catalog], settings: WorkerSettings
+    ) -> None:
+        self.encoder = encoder
+        self.catalogs = dict(catalogs)
+        self._model = describe(encoder)
+        self._preparer = Preparer(encoder, self.catalogs, settings.history_decay)
+        self._dense_weight = settings.dense_weight
+        self._max_requests = settings.batch_requests
+        self._max_tokens = settings.batch_tokens or default_batch_tokens(encoder)
+
+    def recommend(self, requests: Sequence[RecommendRequest]) -> list[Answer | Failure]:
+        """The whole path without a queue, answers in the order of the requests."""
+        prepared = self.prepare(requests, [0.0] * len(requests))
+        results = {i: one for i, one in enumerate(prepared) if isinstance(one, Failure)}
+        ready = [(i, one) for i, one in enumerate(prepared) if isinstance(one, Prepared)]
+        answers: dict[int, Answer | Failure] = dict(results)
+        for group in self.batches([one for _, one in ready]):
+            batch = [ready[place][1] for place in group]
+            for place, answer in zip(group, self.run(batch), strict=True):
+                answers[ready[place][0]] = answer
+        return [answers[i] for i in range(len(requests))]
+
+    def prepare(
+        self, requests: Sequence[RecommendRequest], queued_ms: Sequence[float]
+    ) -> list[Prepared | Failure]:
+        """On the host, while the device runs the batch before: text, tokens, positions."""
+        return self._preparer.prepare(requests, queued_ms)
+
+    def batches(self, prepared: Sequence[Prepared]) -> list[list[int]]:
+        """Indices that run together: one catalog, similar lengths, within the token budget."""
+        by_catalog: dict[str, list[int]] = {}
+        for index, one in enumerate(prepared):
+            by_catalog.setdefault(one.catalog.name, []).append(index)
+        groups: list[list[int]] = []
+        for members in by_catalog.values():
+            lengths = [len(prepared[i].tokens) for i in members]
+            for group in plan(lengths, self._max_tokens, self._max_requests):
+                groups.append([members[i] for i in group])
+        return groups
+
+    def run(self, batch: Sequence[Prepared]) -> list[Answer | Failure]:
+        """Answer one batch on the device; a request that raises fails alone, by halving."""
+        try:
+            answers = self._run(batch)
+            if len(answers) == len(batch):
+                return answers
+            raise RequestFailed(f"{len(batch)} requests gave {len(answers)} answers", "internal")
+        except Exception as error:
+            if len(batch) == 1:
+                return [_failure_of(error)]
+        middle = len(batch) // 2
+        return self.run(batch[:middle]) + self.run(batch[middle:])
+
+    @torch.inference_mode()
+    def _run(self, batch: Sequence[Prepared]) -> list[Answer | Failure]:
+        catalog = batch[0].catalog
+        started = time.perf_counter()
+        intent, certainty = intent_vectors(batch, catalog, self.encoder)  # (batch, dim), (batch,)
+        finite = torch.isfinite(intent).all(1).tolist()  # waits for the device
+        encoded = time.perf_counter()
+        picked = retrieve(batch, catalog, intent, certainty, self._dense_weight)
+        ranked = time.perf_counter()
+        timing_ms = {
+            "model": round((encoded - started) * 1e3, 3),
+            "rank": round((ranked - encoded) * 1e3, 3),
+        }
+        shape = batch_shape(batch)
+        return [
+            build_answer(one, choice, self._model, timing_ms, shape) if ok else _NOT_FINITE
+            for one, choice, ok in zip(batch, picked, finite, strict=True)
+        ]
+
+
+def default_batch_tokens(encoder: Encoder) -> int:
+    """Padded tokens of a device batch where the settings name none."""
+    return _DEFAULT_TOKENS.get(encoder.device.type, 2_048)
+
+
+def _failure_of(error: Exception) -> Failure:
+    """An exception's message may quote the request: log only its kind and its place."""
+    if isinstance(error, RequestFailed):
+        return as_failure(error)
+    place = "".join(traceback.format_tb(error.__traceback__)[-3:])
+    _log.error("a request failed alone with %s\n%s", type(error).__name__, place)
+    return Failure(
+        code="pipeline_error", message=f"the pipeline raised {type(error).__name__}", retry=True
+    )

@@ -1,0 +1,94 @@
+"""First half of the main path: a request becomes text, tokens and item positions, on the host."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reclane.contract import Failure, RecommendRequest
+from reclane.errors import RequestFailed
+from reclane_worker.catalog import Catalog
+from reclane_worker.encoder import Encoder, Tokens
+from reclane_worker.text import normalise
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request ready for the device: normalised text, its tokens, its history by position.
+
+    `trust` is how far the encoder can read the text, 0 to 1. Times are those of its batch.
+    """
+
+    request: RecommendRequest
+    catalog: Catalog
+    text: str
+    tokens: Tokens
+    trust: float
+    history: dict[int, float]
+    queued_ms: float
+    tokenise_ms: float
+
+
+class Preparer:
+    """Turns requests into `Prepared`, or into a failure that leaves its neighbours alone."""
+
+    def __init__(
+        self, encoder: Encoder, catalogs: Mapping[str, Catalog], history_decay: float
+    ) -> None:
+        self._encoder = encoder
+        self._catalogs = catalogs
+        self._history_decay = history_decay
+
+    def prepare(
+        self, requests: Sequence[RecommendRequest], queued_ms: Sequence[float]
+    ) -> list[Prepared | Failure]:
+        """Normalise and tokenise all at once; `queued_ms` is each request's age."""
+        started = time.perf_counter()
+        texts = [normalise(request.query or "") for request in requests]
+        tokens = self._encoder.tokenise(texts, "query")
+        spent_ms = (time.perf_counter() - started) * 1e3
+        prepared: list[Prepared | Failure] = []
+        for request, text, ids, queued in zip(requests, texts, tokens, queued_ms, strict=True):
+            try:
+                prepared.append(self._one(request, text, ids, queued, spent_ms))
+            except RequestFailed as error:
+                prepared.append(as_failure(error))
+        return prepared
+
+    def _one(
+        self, request: RecommendRequest, text: str, tokens: Tokens, queued: float, spent_ms: float
+    ) -> Prepared:
+        catalog = self._catalog(request.catalog)
+        catalog.attributes.check(request.filters)
+        history = self._history(request, catalog)
+        if not text and not history:
+            if request.history:
+                raise RequestFailed("no history item is in the catalog; add a query", "unknown_items")
+            raise RequestFailed("nothing is known of this user yet; add a query", "unknown_user")
+        trust = self._encoder.trust(text, tokens) if text else 0.0
+        return Prepared(
+            request, catalog, text, tokens if text else [], trust, history, queued, spent_ms
+        )
+
+    def _catalog(self, name: str | None) -> Catalog:
+        if name is None:
+            return next(iter(self._catalogs.values()))
+        if name not in self._catalogs:
+            known = ", ".join(sorted(self._catalogs))
+            raise RequestFailed(f"no catalog {name!r} here; there is: {known}", "unknown_catalog")
+        return self._catalogs[name]
+
+    def _history(self, request: RecommendRequest, catalog: Catalog) -> dict[int, float]:
+        """Position -> weight; the newest counts most, an item named twice adds up."""
+        weights: dict[int, float] = {}
+        for age, entry in enumerate(reversed(request.history)):
+            item, weight = (entry, 1.0) if isinstance(entry, str) else entry
+            position = catalog.positions.get(item)
+            if position is not None:
+                decayed = weight * self._history_decay**age
+                weights[position] = weights.get(position, 0.0) + decayed
+        return weights
+
+
+def as_failure(error: RequestFailed) -> Failure:
+    """The failure that is stored for an error of ours."""
+    return Failure(code=error.code, message=error.message, retry=error.retry)

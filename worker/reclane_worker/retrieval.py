@@ -1,0 +1,147 @@
+"""The device half of the main path: intent vectors, exact scores over all items, the best of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from reclane.contract import RecommendRequest
+from reclane_worker import ranking
+from reclane_worker.catalog import Catalog
+from reclane_worker.encoder import Encoder
+from reclane_worker.preparing import Prepared
+
+HISTORY_WEIGHT: Final = 0.5  # of the history vector beside a query's, both of length one
+MAX_CELLS: Final = 32_000_000  # scores held at once: 128 MB of float32 for each kind of score
+MIN_POOL: Final = 50  # candidates that diversity chooses from
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """The items chosen for one request, best first, and whether any query term matched."""
+
+    positions: list[int]
+    scores: list[float]
+    matched: bool
+
+
+def intent_vectors(
+    batch: Sequence[Prepared], catalog: Catalog, encoder: Encoder
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What each request looks for, (batch, dim), and how certain the vector is, (batch,) 0 to 1.
+
+    A query counts as far as the encoder can read it, a history fully:
+    intent = trust * query + HISTORY_WEIGHT * history, brought to length one.
+    """
+    device = encoder.device
+    intent = torch.zeros(len(batch), encoder.dim, device=device)
+    with_text = [row for row, one in enumerate(batch) if one.tokens]
+    if with_text:
+        intent[with_text] = encoder.encode([batch[row].tokens for row in with_text], "query")
+    trust = torch.tensor([one.trust for one in batch], device=device)
+    with_history = [row for row, one in enumerate(batch) if one.history]
+    if not with_history:
+        return intent, trust
+    past = torch.stack([_taste(batch[row].history, catalog) for row in with_history])
+    joined = trust[with_history].unsqueeze(1) * intent[with_history] + HISTORY_WEIGHT * past
+    intent[with_history] = torch.nn.functional.normalize(joined, dim=1)
+    certainty = trust.clone()
+    certainty[with_history] = (trust[with_history] + HISTORY_WEIGHT).clamp_max(1.0)
+    return intent, certainty
+
+
+def retrieve(
+    batch: Sequence[Prepared],
+    catalog: Catalog,
+    intent: torch.Tensor,
+    certainty: torch.Tensor,
+    dense_weight: float,
+) -> list[Picked]:
+    """Score every item for every request, exactly, and take the best of each.
+
+    Rows are taken in slices, so that memory stays bounded whatever the catalog's size.
+    """
+    if not len(catalog):
+        return [Picked([], [], False) for _ in batch]
+    step = max(1, MAX_CELLS // len(catalog))
+    picked: list[Picked] = []
+    for start in range(0, len(batch), step):
+        part = slice(start, start + step)
+        picked += _retrieve(batch[part], catalog, intent[part], certainty[part], dense_weight)
+    return picked
+
+
+def _retrieve(
+    batch: Sequence[Prepared],
+    catalog: Catalog,
+    intent: torch.Tensor,
+    certainty: torch.Tensor,
+    dense_weight: float,
+) -> list[Picked]:
+    dense = intent @ catalog.vectors.T  # (batch, items)
+    lexical = catalog.lexical.scores([one.text for one in batch])  # (batch, items)
+    matched = (lexical.amax(1) > 0).tolist()
+    share = ranking.dense_share(certainty, dense_weight)
+    share[[row for row, one in enumerate(batch) if not one.text]] = 1.0
+    fused = ranking.fuse(dense, lexical, share, _eligible(batch, catalog, dense.device))
+    counts = [_pool(one.request) for one in batch]
+    scores, positions = ranking.top(fused, max(counts))
+    rows = zip(batch, scores.cpu(), positions.cpu(), counts, matched, strict=True)
+    return [
+        _pick(one, catalog, row_scores[:count], row_positions[:count], match)
+        for one, row_scores, row_positions, count, match in rows
+    ]
+
+
+def _taste(history: dict[int, float], catalog: Catalog) -> torch.Tensor:
+    """The weighted mean of the history's item vectors, of length one; zeros without one."""
+    if not history:
+        return torch.zeros(catalog.vectors.shape[1], device=catalog.vectors.device)
+    vectors = catalog.vectors[list(history)]  # (items, dim)
+    weights = torch.tensor(list(history.values()), device=vectors.device)
+    return torch.nn.functional.normalize(weights @ vectors, dim=0)
+
+
+def _eligible(
+    batch: Sequence[Prepared], catalog: Catalog, device: torch.device
+) -> torch.Tensor | None:
+    """Items each request may get, (batch, items) bool; None when nothing is ruled out."""
+    if not any(
+        o.request.filters or o.request.exclude or o.request.history or o.request.candidates
+        for o in batch
+    ):
+        return None
+    allowed = np.ones((len(batch), len(catalog)), dtype=bool)
+    for row, one in zip(allowed, batch, strict=True):
+        request = one.request
+        if request.filters:
+            row &= catalog.attributes.mask(request.filters)
+        if request.candidates is not None:
+            wanted = np.zeros_like(row)
+            wanted[catalog.known(request.candidates)] = True
+            row &= wanted
+        row[catalog.known(request.exclude)] = False
+        row[list(one.history)] = False
+    return torch.from_numpy(allowed).to(device)
+
+
+def _pool(request: RecommendRequest) -> int:
+    wanted = request.offset + request.k
+    return max(MIN_POOL, 5 * wanted) if request.diversity else wanted
+
+
+def _pick(
+    one: Prepared, catalog: Catalog, scores: torch.Tensor, positions: torch.Tensor, matched: bool
+) -> Picked:
+    """Cut one row to what qualifies, spread it if asked, and take the page wanted."""
+    request = one.request
+    passing = torch.isfinite(scores)
+    scores, positions = scores[passing], positions[passing]
+    if request.diversity and len(scores):
+        vectors = catalog.vectors[positions.to(catalog.vectors.device)].cpu()
+        order = ranking.diversify(scores, vectors, request.diversity, request.offset + request.k)
+        scores, positions = scores[order], positions[order]
+    page = slice(request.offset, request.offset + request.k)
+    return Picked(positions[page].tolist(), scores[page].tolist(), matched)

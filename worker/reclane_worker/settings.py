@@ -1,0 +1,60 @@
+"""Settings of a worker: those of a producer, and what the model, catalog and lane need."""
+
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field
+
+from reclane._scripts import RESULT_TTL_S
+from reclane.settings import Settings
+
+MAX_LEASE_MESSAGES = 500
+
+
+class WorkerSettings(Settings):
+    """Built once when a worker starts and passed in. Every name takes the prefix RECLANE_."""
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """A Hugging Face or sentence-transformers id or folder; `hash:384` is a test stand-in."""
+    model_revision: str | None = None
+    """Commit to pin when `model` is an id."""
+    catalog: str = ""
+    """A built folder, or name=folder,name=folder; the first is the default catalog."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    lane: bool = True
+    """False makes a stock Celery worker of it, one request at a time."""
+    lease_ms: int = Field(default=10_000, ge=500, le=600_000)
+    """How long a silent worker keeps its messages before others take them over."""
+    lease_messages: int = Field(default=256, ge=1, le=MAX_LEASE_MESSAGES)
+    lease_bytes: int = Field(default=1_000_000, ge=1_000, le=8_000_000)
+    batch_tokens: int | None = Field(default=None, ge=16)
+    """Padded tokens in one device batch; default 2,048 on CPU and 16,384 on CUDA."""
+    batch_requests: int = Field(default=256, ge=1, le=4_096)
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    """Crashes with a request on the device before it becomes a dead letter."""
+    drain_s: float | None = Field(default=None, gt=0)
+    """Bound on a drain; default 5 s + 4 x the predicted time of the running batch."""
+
+    result_ttl_s: int = Field(default=RESULT_TTL_S, ge=1, le=86_400 * 7)
+    """Results are bounded by rate x ttl x size: 10 items take about 1.7 KB."""
+    dense_weight: float = Field(default=0.6, ge=0, le=1)
+    """Weight of the vector score; the lexical score has the rest."""
+    history_decay: float = Field(default=0.9, gt=0, le=1)
+    """Weight of a history item relative to the next newer one."""
+
+    def catalogs(self) -> dict[str, Path]:
+        """Catalog name -> folder; a bare folder is named after itself."""
+        found: dict[str, Path] = {}
+        for part in filter(None, (p.strip() for p in self.catalog.split(","))):
+            name, _, folder = part.rpartition("=")
+            found[name or Path(folder).name] = Path(folder)
+        return found
+
+    @classmethod
+    def from_environment(cls, **overrides: object) -> Self:
+        """As `load`; the worker process is configured by its environment alone."""
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        return cls.load(**overrides)

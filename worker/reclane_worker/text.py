@@ -1,0 +1,52 @@
+"""Text before any model sees it: clean-up, lexical terms, and which script a letter is in. Pure."""
+
+import html
+import re
+import unicodedata
+from functools import lru_cache
+from typing import Final
+
+# Scripts written without spaces between words get character bigrams; others whole words.
+_UNSPACED: Final = re.compile(
+    "["
+    "\u2e80-\u2fdf\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+    "\u3041-\u30ff\u31f0-\u31ff"  # kana
+    "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "]+"
+)
+_WORD: Final = re.compile(r"\w+")
+_INVISIBLE: Final = re.compile("[\u0000-\u0008\u000b-\u001f\u007f\u200b-\u200f\u2060\ufeff]")
+_SPACES: Final = re.compile(r"\s+")
+
+
+def normalise(text: str) -> str:
+    """Unicode NFKC, HTML entities resolved, invisible characters and runs of space removed."""
+    text = unicodedata.normalize("NFKC", html.unescape(text))
+    return _SPACES.sub(" ", _INVISIBLE.sub("", text)).strip()
+
+
+def terms(text: str) -> list[str]:
+    """Lexical terms of normalised text: lower-case words, or bigrams of unspaced scripts."""
+    found: list[str] = []
+    for word in _WORD.findall(text.lower()):
+        end = 0
+        for run in _UNSPACED.finditer(word):
+            if run.start() > end:
+                found.append(word[end : run.start()])
+            found.extend(_bigrams(run.group()))
+            end = run.end()
+        if end < len(word):
+            found.append(word[end:])
+    return found
+
+
+def _bigrams(run: str) -> list[str]:
+    return [run[i : i + 2] for i in range(len(run) - 1)] or [run]
+
+
+@lru_cache(maxsize=65_536)
+def script(letter: str) -> str:
+    """The script of one character by its Unicode name (LATIN, CJK, ...); '' if not a letter."""
+    if not letter.isalpha():
+        return ""
+    return unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0].split("-", 1)[0]

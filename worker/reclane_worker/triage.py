@@ -1,0 +1,153 @@
+"""Decides, message by message, what may run. Pure: the clock and what is known are passed in."""
+
+import base64
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from pydantic_core import to_json
+
+from reclane import names, wire
+from reclane.contract import Failure, RecommendRequest, parse_request
+from reclane.errors import InvalidRequest, WireError
+from reclane_worker.lane import Ending, Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request that may run. `queued_ms` is its age when leased, 0 where unknown."""
+
+    entry: Entry
+    message: wire.Message
+    request: RecommendRequest
+    queued_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One message that ends without running: how, and why (a stable word, or a failure)."""
+
+    entry: Entry
+    message: wire.Message | None
+    ending: Ending
+    reason: str
+    failure: Failure | None = None
+
+
+@dataclass(slots=True)
+class Triage:
+    """What became of one lease: jobs, endings without a run, and messages due later."""
+
+    jobs: list[Job] = field(default_factory=list)
+    ended: list[Ended] = field(default_factory=list)
+    parked: list[tuple[Entry, int]] = field(default_factory=list)  # due, ms
+
+
+def decode(
+    entries: Sequence[Entry], now_ms: int
+) -> tuple[list[tuple[Entry, wire.Message]], list[Ended]]:
+    """Read every message; those that cannot be read end as dead letters."""
+    read: list[tuple[Entry, wire.Message]] = []
+    bad: list[Ended] = []
+    for entry in entries:
+        try:
+            read.append((entry, wire.decode_message(entry.raw)))
+        except WireError as error:
+            failure = Failure(code=error.code, message=str(error))
+            bad.append(_failed(entry, None, failure, now_ms, error.task_id or "", dead=True))
+    return read, bad
+
+
+def triage(
+    read: Sequence[tuple[Entry, wire.Message]],
+    *,
+    now_ms: int,
+    answered: Collection[str],
+    revoked: Collection[str],
+    max_attempts: int,
+) -> Triage:
+    """Sort readable messages. `answered` ids have a terminal result, `revoked` were revoked."""
+    result = Triage()
+    for entry, message in read:
+        now_s = now_ms / 1000
+        if message.id in answered:
+            ending = Ending(entry.field, message.id, channel=notify_channel(message))
+            result.ended.append(Ended(entry, message, ending, "answered"))
+        elif message.id in revoked:
+            result.ended.append(_revoked(entry, message, "revoked", now_ms))
+        elif message.expires is not None and message.expires <= now_s:
+            result.ended.append(_revoked(entry, message, "expired", now_ms))
+        elif message.eta is not None and message.eta > now_s:
+            result.parked.append((entry, int(message.eta * 1000)))
+        else:
+            _admit(entry, message, now_ms, max_attempts, result)
+    return result
+
+
+def _admit(
+    entry: Entry, message: wire.Message, now_ms: int, max_attempts: int, result: Triage
+) -> None:
+    if message.task != names.RECOMMEND:
+        text = f"this queue takes {names.RECOMMEND}; route other tasks to {names.TASKS_QUEUE}"
+        failure = Failure(code="unknown_task", message=text)
+        result.ended.append(_failed(entry, message, failure, now_ms, message.id, dead=True))
+    elif entry.crashes >= max_attempts:
+        text = f"the worker died {entry.crashes} times with this request on the device"
+        failure = Failure(code="poison", message=text)
+        result.ended.append(_failed(entry, message, failure, now_ms, message.id, dead=True))
+    else:
+        try:
+            request = parse_request(message.request_fields())
+        except (InvalidRequest, WireError) as error:
+            failure = Failure(code=error.code, message=str(error))
+            result.ended.append(_failed(entry, message, failure, now_ms, message.id))
+        else:
+            queued_ms = max(0.0, now_ms - message.sent * 1000) if message.sent else 0.0
+            result.jobs.append(Job(entry, message, request, queued_ms))
+
+
+def end_with(job: Job, meta: bytes) -> Ending:
+    """The ending of a job that ran; `ignore_result` stores nothing."""
+    message = job.message
+    kept = b"" if message.ignore_result else meta
+    return Ending(job.entry.field, message.id, kept, notify_channel(message))
+
+
+def notify_channel(message: wire.Message) -> str:
+    """The reclane client's channel, or '' for a stock client."""
+    return message.reply_to if names.is_notify_channel(message.reply_to) else ""
+
+
+def _revoked(entry: Entry, message: wire.Message, reason: str, now_ms: int) -> Ended:
+    meta = wire.encode_revoked(message.id, reason, now_ms / 1000)
+    ending = Ending(entry.field, message.id, meta, notify_channel(message))
+    return Ended(entry, message, ending, reason)
+
+
+def _failed(
+    entry: Entry,
+    message: wire.Message | None,
+    failure: Failure,
+    now_ms: int,
+    task_id: str,
+    dead: bool = False,
+) -> Ended:
+    meta = wire.encode_failure(task_id, failure, now_ms / 1000) if task_id else b""
+    channel = notify_channel(message) if message else ""
+    letter = dead_letter(entry, task_id, failure, now_ms) if dead else b""
+    ending = Ending(entry.field, task_id, meta, channel, letter)
+    return Ended(entry, message, ending, failure.code, failure)
+
+
+def dead_letter(entry: Entry, task_id: str, failure: Failure, now_ms: int) -> bytes:
+    """A record from which the message can be read, repaired and sent again."""
+    return to_json(
+        {
+            "id": task_id,
+            "code": failure.code,
+            "message": failure.message,
+            "origin": entry.origin,
+            "crashes": entry.crashes,
+            "at_ms": now_ms,
+            "raw": base64.b64encode(entry.raw).decode(),
+        }
+    )
