@@ -10,7 +10,7 @@ import redis
 from pydantic import ValidationError
 
 from reclane import _scripts, names, wire
-from reclane.contract import MAX_REQUEST_BYTES, RecommendRequest, Recommendation, parse_request
+from reclane.contract import MAX_REQUEST_BYTES, Recommendation, RecommendRequest, parse_request
 from reclane.errors import BrokerUnavailable, InvalidRequest, ReclaneError, RequestFailed
 from reclane.settings import Settings
 
@@ -116,9 +116,7 @@ def _bounded_calls(queue_list: str, raws: Sequence[bytes]) -> Iterator[EnqueueCa
 
 
 def _call(queue_list: str, raws: list[bytes]) -> EnqueueCall:
-    return EnqueueCall(
-        (names.enqueue_key(uuid4().hex), queue_list), (CALL_MARKER_TTL_S, *raws)
-    )
+    return EnqueueCall((names.enqueue_key(uuid4().hex), queue_list), (CALL_MARKER_TTL_S, *raws))
 
 
 class Retrying:

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from reclane import _exchange, names
-from reclane.contract import RecommendRequest, Recommendation
+from reclane.contract import Recommendation, RecommendRequest
 from reclane.errors import ClientClosed, ResultTimeout
 from reclane.settings import Settings
 
@@ -64,7 +64,7 @@ class Client:
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load(redis_url=url)
-        self._redis = connect(self._settings)
+        self._redis: Any = connect(self._settings)  # redis-py types replies loosely
         self._channel = names.notify_channel(uuid4().hex)
         self._outstanding = _exchange.Outstanding()
         self._closed = threading.Event()

@@ -1,20 +1,20 @@
 """One error hierarchy; every error has a stable `code` and a message that says what to do.
 
-    ReclaneError
-    ├── InvalidRequest        the request breaks the contract; nothing was enqueued
-    ├── RequestFailed         a worker answered with a failure (code, message, retry)
-    │   └── RequestRevoked    cancelled, or expired before a worker reached it
-    ├── ResultTimeout         no answer within the caller's timeout; it may still come
-    ├── BrokerUnavailable     Redis could not be reached
-    ├── ClientClosed          the client was used after close()
-    ├── InvalidSettings       a setting is missing or impossible
-    ├── WireError             bytes on the queue are not a message we can read
-    ├── MissingExtra          the command needs an optional part that is not installed
-    ├── ModelUnusable         a model cannot be loaded under the safety rules
-    └── CatalogError
-        ├── ItemsInvalid      the items file has bad rows
-        ├── CatalogDamaged    a catalog folder is incomplete or altered
-        └── CatalogMismatch   a catalog was built with another model
+ReclaneError
+├── InvalidRequest        the request breaks the contract; nothing was enqueued
+├── RequestFailed         a worker answered with a failure (code, message, retry)
+│   └── RequestRevoked    cancelled, or expired before a worker reached it
+├── ResultTimeout         no answer within the caller's timeout; it may still come
+├── BrokerUnavailable     Redis could not be reached
+├── ClientClosed          the client was used after close()
+├── InvalidSettings       a setting is missing or impossible
+├── WireError             bytes on the queue are not a message we can read
+├── MissingExtra          the command needs an optional part that is not installed
+├── ModelUnusable         a model cannot be loaded under the safety rules
+└── CatalogError
+    ├── ItemsInvalid      the items file has bad rows
+    ├── CatalogDamaged    a catalog folder is incomplete or altered
+    └── CatalogMismatch   a catalog was built with another model
 """
 
 

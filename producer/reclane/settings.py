@@ -1,7 +1,6 @@
 """Settings of a producer: environment (prefix RECLANE_), then .env, then defaults."""
 
-from functools import partial
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -42,8 +41,8 @@ class Settings(BaseSettings):
         Raises:
             InvalidSettings: naming the setting, never its value.
         """
-        build = partial(cls, **{k: v for k, v in overrides.items() if v is not None})
+        given: dict[str, Any] = {k: v for k, v in overrides.items() if v is not None}
         try:
-            return build()
+            return cls(**given)
         except ValidationError as error:
             raise InvalidSettings(f"settings: {explain_validation(error)}") from None

@@ -18,7 +18,7 @@ from uuid import uuid4
 from pydantic_core import from_json, to_json
 
 from reclane import names
-from reclane.contract import Failure, RecommendRequest, Recommendation
+from reclane.contract import Failure, Recommendation, RecommendRequest
 from reclane.errors import ReclaneError, RequestFailed, RequestRevoked, WireError
 
 JSON_TYPE: Final = "application/json"

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 app = Celery("reclane_worker")
 
 
-
 def configuration() -> dict[str, Any]:
     """Celery's settings, read when first needed. JSON only, one Redis for broker and results."""
     settings = WorkerSettings.from_environment()

@@ -2,29 +2,40 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 _REMEMBERED: Final = 64
 
 
-def plan(lengths: Sequence[int], max_tokens: int, max_requests: int) -> list[list[int]]:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one batch. `max_tokens` counts padding; `overhead_tokens` is what starting a
+    batch costs, in tokens."""
+
+    max_tokens: int
+    max_requests: int
+    overhead_tokens: int
+
+
+def plan(lengths: Sequence[int], limits: Limits) -> list[list[int]]:
     """Group indices, similar lengths together, so that little is padding.
 
-    A group's padded size, longest x count, is at most `max_tokens`; a request longer than that
-    runs alone rather than block the rest.
+    A request longer than `max_tokens` runs alone rather than block the rest. Where joining a
+    group would pad it by more than `overhead_tokens`, a new one begins.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     groups: list[list[int]] = []
+    longest = 0
     for index in order:
-        group = groups[-1] if groups else None
-        if (
-            group is None
-            or len(group) >= max_requests
-            or (len(group) + 1) * max(1, lengths[index]) > max_tokens
-        ):
+        length = max(1, lengths[index])
+        count = len(groups[-1]) if groups else limits.max_requests
+        full = count >= limits.max_requests or (count + 1) * length > limits.max_tokens
+        if full or (length - longest) * count > limits.overhead_tokens:
             groups.append([index])
         else:
-            group.append(index)
+            groups[-1].append(index)
+        longest = length
     return groups
 
 

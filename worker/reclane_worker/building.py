@@ -19,14 +19,14 @@ from safetensors.torch import save_file
 
 from reclane.errors import CatalogError
 from reclane_worker import catalog as layout
-from reclane_worker.batching import plan
+from reclane_worker.batching import Limits, plan
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.lexical import LexicalBuilder, tensors_of
 from reclane_worker.reading import SourceItem
 from reclane_worker.text import normalise
 
 CHUNK: Final = 2_048  # items encoded together, sorted by length; bounds memory
-BATCH_TOKENS: Final = 4_096
+LIMITS: Final = Limits(max_tokens=4_096, max_requests=CHUNK, overhead_tokens=256)
 MAX_TEXT_CHARS: Final = 20_000
 
 Progress = Callable[[int], None]
@@ -122,10 +122,12 @@ def _encode(texts: list[str], encoder: Encoder, out: IO[bytes]) -> Iterator[int]
     """Write the chunk's vectors in the order of its texts; yields how many were encoded."""
     tokens = encoder.tokenise([text or " " for text in texts], "document")
     vectors = np.empty((len(texts), encoder.dim), dtype=np.float32)  # (chunk, dim)
-    for group in plan([len(ids) for ids in tokens], BATCH_TOKENS, CHUNK):
+    for group in plan([len(ids) for ids in tokens], LIMITS):
         encoded = encoder.encode([tokens[i] for i in group], "document")
         if not bool(torch.isfinite(encoded).all()):
-            raise CatalogError(f"{encoder.name} gave vectors that are not numbers; use another model")
+            raise CatalogError(
+                f"{encoder.name} gave vectors that are not numbers; use another model"
+            )
         vectors[group] = encoded.cpu().numpy()
         yield len(group)
     out.write(vectors.tobytes())

@@ -84,7 +84,9 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} is no catalog (no {MANIFEST}); make one with: reclane catalog build"
         ) from None
     except ValidationError:
-        raise CatalogDamaged(f"{folder / MANIFEST} cannot be read; build the catalog again") from None
+        raise CatalogDamaged(
+            f"{folder / MANIFEST} cannot be read; build the catalog again"
+        ) from None
     if manifest.format != FORMAT:
         raise CatalogDamaged(
             f"{folder} has format {manifest.format}, this reclane reads {FORMAT}; build it again"

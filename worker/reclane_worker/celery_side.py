@@ -84,5 +84,3 @@ class CeleryFinisher:
                 "redelivered": False,
             },
         }
-
-

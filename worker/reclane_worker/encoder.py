@@ -22,7 +22,14 @@ KNOWN_SCRIPT_PIECES: Final = 1_000
 """A script with this many vocabulary pieces counts as fully known. all-MiniLM-L6-v2 has 27,000
 Latin pieces and some 250 Han characters; multilingual vocabularies have several thousand."""
 
-_NEEDED_FILES: Final = ["*.json", "*.txt", "*.safetensors", "*.model", "*/*.json", "*/*.safetensors"]
+_NEEDED_FILES: Final = [
+    "*.json",
+    "*.txt",
+    "*.safetensors",
+    "*.model",
+    "*/*.json",
+    "*/*.safetensors",
+]
 
 
 class Encoder(Protocol):
@@ -70,7 +77,9 @@ def choose_device(wish: str) -> torch.device:
     try:
         return torch.device(wish)
     except RuntimeError:
-        raise ModelUnusable(f"RECLANE_DEVICE={wish!r} is no device; use auto, cpu or cuda") from None
+        raise ModelUnusable(
+            f"RECLANE_DEVICE={wish!r} is no device; use auto, cpu or cuda"
+        ) from None
 
 
 def resolve_folder(model: str, revision: str | None) -> Path:
@@ -128,7 +137,7 @@ class SentenceEncoder:
         self.device = device
         self.revision = _digest(folder)
         self.pooling = ", ".join(type(module).__name__ for module in self._model)
-        self.dim = int(self._model.get_embedding_dimension())
+        self.dim = int(self._model.get_embedding_dimension() or 0)
         self._tokenizer: Any = self._model.tokenizer
         self._max_tokens = int(self._model.max_seq_length or 512)
         self._normalise = self._model.similarity_fn_name != "dot"
@@ -161,10 +170,12 @@ class SentenceEncoder:
             start = longest - len(sequence) if left else 0
             ids[row, start : start + len(sequence)] = torch.tensor(sequence)
             mask[row, start : start + len(sequence)] = 1
-        features = {"input_ids": ids, "attention_mask": mask}
+        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in self._tokenizer.model_input_names:
             features["token_type_ids"] = torch.zeros_like(ids)
-        features = {key: value.to(self.device, non_blocking=True) for key, value in features.items()}
+        features = {
+            key: value.to(self.device, non_blocking=True) for key, value in features.items()
+        }
         if self._prompts[role]:
             features["prompt_length"] = self._prompt_tokens(role)
         vectors: torch.Tensor = self._model(features)["sentence_embedding"].float()  # (batch, dim)

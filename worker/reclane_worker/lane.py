@@ -65,13 +65,11 @@ class Lane:
     def __init__(self, settings: WorkerSettings, worker_id: str) -> None:
         self._settings = settings
         self._id = worker_id
-        self._redis = connect(settings)
+        self._redis: Any = connect(settings)  # redis-py types replies loosely
         self._inflight = names.inflight_key(worker_id)
         self._worker = names.worker_key(worker_id)
-        self._scripts = {
-            name: self._redis.register_script(
-                _scripts.load("reclane_worker", name, allow_oom=True)
-            )
+        self._scripts: dict[str, Any] = {
+            name: self._redis.register_script(_scripts.load("reclane_worker", name, allow_oom=True))
             for name in ("lease", "start", "commit", "give_back", "renew", "recover", "leave")
         }
 

@@ -1,6 +1,7 @@
 """Loads the model and the catalogs that the settings name, and warms them up."""
 
 import logging
+import os
 
 import torch
 
@@ -35,6 +36,11 @@ def load_pipeline(settings: WorkerSettings) -> Pipeline:
         _log.info("catalog %s@%s: %s items", name, catalog.version, len(catalog))
     _log.info("model %s@%s on %s, %s threads", *_device(pipeline))
     return pipeline
+
+
+def share_cores(batches: int) -> None:
+    """Divide the cores among batches that run side by side."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // batches))
 
 
 def _device(pipeline: Pipeline) -> tuple[str, str, str, int]:

@@ -1,14 +1,15 @@
 """The lane's loop: lease, check, prepare, run, commit, with the device always one batch ahead.
 
-While the device runs a batch, this thread commits the one before and prepares the next. It
+While the device runs batches, this thread commits finished ones and prepares the next. It
 never waits for a fuller batch while the device is idle, and leases the next work only when the
-running batch is about to end, so that what arrives meanwhile joins it.
+running batch is about to end, so that what arrives meanwhile runs together.
 """
 
 import json
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -20,7 +21,7 @@ from reclane.contract import Failure
 from reclane_worker.answering import Answer, batch_shape
 from reclane_worker.batching import CostLine
 from reclane_worker.celery_side import CeleryFinisher
-from reclane_worker.device import Device, Stopwatch
+from reclane_worker.device import Device, Stopwatch, bound_s, device_threads
 from reclane_worker.ending import EXIT_LANE, end_process
 from reclane_worker.lane import PASSING_ERRORS, Ending, Entry, Lane, Leased
 from reclane_worker.pipeline import Pipeline
@@ -76,16 +77,20 @@ class LaneLoop(threading.Thread):
         self._finisher = finisher
         self._stopwatch = stopwatch
         self._revoked = revoked
-        self._device = Device(stopwatch)
+        self._device = Device(stopwatch, device_threads(settings, pipeline.encoder.device.type))
+        self._flights: deque[Flight] = deque()
         self._watch = QueueWatch(settings)
         self._draining = threading.Event()
         self._batch_id = 0
         self._incarnation = 0
-        self._landing_at = 0.0
         self.cost = CostLine()
         self.totals = Totals()
 
     # ---- lifecycle
+
+    @property
+    def device_threads(self) -> int:
+        return self._device.threads
 
     def run(self) -> None:
         try:
@@ -99,8 +104,9 @@ class LaneLoop(threading.Thread):
         """Finish what is on the device, give the rest back, leave; False past the bound."""
         self._draining.set()
         self._watch.wake()
-        predicted_s = max(0.0, self._landing_at - time.monotonic())
-        self.join(self._settings.drain_s or 5.0 + 4.0 * predicted_s)
+        flying = list(self._flights)
+        predicted_s = max((f.due - time.monotonic() for f in flying), default=0.0)
+        self.join(self._settings.drain_s or bound_s(predicted_s))
         return not self.is_alive()
 
     def statistics(self) -> str:
@@ -110,26 +116,22 @@ class LaneLoop(threading.Thread):
     # ---- the loop
 
     def _work(self) -> None:
-        flying: Flight | None = None
         while not self._draining.is_set():
             leased = self._lease()
-            batches = self._prepare(leased)
-            for batch in batches:
+            for batch in self._prepare(leased):
                 if self._draining.is_set():
                     break
-                launched = self._launch(batch)
-                if flying:
-                    self._land(flying)
-                flying = launched
-            if flying and batches:
-                self._await_end(flying, leased)
-            elif flying:
-                self._land(flying)
-                flying = None
-            elif not leased.entries:
+                self._launch(batch)
+                while len(self._flights) > self._device.threads:
+                    self._land()
+            if leased.entries:
+                self._let_work_gather(leased)
+            elif self._flights:
+                self._land()
+            else:
                 self._wait(leased)
-        if flying:
-            self._land(flying)
+        while self._flights:
+            self._land()
 
     def _lease(self) -> Leased:
         """Take work; the batch id changes only once the reply has arrived."""
@@ -158,8 +160,11 @@ class LaneLoop(threading.Thread):
             )
             self._end(ended + checked.ended)
             for entry, due_ms in checked.parked:
-                self._patiently(lambda e=entry, d=due_ms: self._lane.give_back([e.field], d))
+                self._park(entry, due_ms)
             return self._group(checked.jobs)
+
+    def _park(self, entry: Entry, due_ms: int) -> None:
+        self._patiently(lambda: self._lane.give_back([entry.field], due_ms))
 
     def _group(self, jobs: Sequence[Job]) -> list[list[tuple[Job, Prepared]]]:
         """Batches in the order to run. A request that was on the device when a process died
@@ -176,23 +181,25 @@ class LaneLoop(threading.Thread):
         groups = self._pipeline.batches([one for _, one in trusted])
         return [[trusted[i] for i in group] for group in groups] + suspects
 
-    def _launch(self, batch: Sequence[tuple[Job, Prepared]]) -> Flight | None:
+    def _launch(self, batch: Sequence[tuple[Job, Prepared]]) -> None:
         """Put a batch on the device, unless the lease was lost meanwhile."""
         jobs = [job for job, _ in batch]
         prepared = [one for _, one in batch]
-        if not self._patiently(lambda: self._lane.start([job.entry.field for job in jobs])):
-            return None
+        flying = [job for flight in self._flights for job in flight.jobs]
+        fields = [job.entry.field for job in flying + jobs]
+        if not self._patiently(lambda: self._lane.start(fields)):
+            return
         shape = batch_shape(prepared)
         predicted_s = self.cost.predict(shape["padded"])
         result = self._device.submit(lambda: self._pipeline.run(prepared), predicted_s)
-        self._landing_at = max(self._landing_at, time.monotonic()) + predicted_s
-        return Flight(jobs, shape, result, self._landing_at)
+        self._flights.append(Flight(jobs, shape, result, time.monotonic() + predicted_s))
 
-    def _land(self, flight: Flight) -> None:
-        """Wait for a batch and make its answers visible."""
+    def _land(self) -> None:
+        """Wait for the oldest batch and make its answers visible."""
+        flight = self._flights[0]
         answers, seconds = flight.result.result()
+        self._flights.popleft()
         self.cost.learn(flight.shape["padded"], seconds)
-        self._landing_at = time.monotonic()
         self._commit(flight.jobs, answers)
         totals = self.totals
         totals.batches += 1
@@ -268,10 +275,13 @@ class LaneLoop(threading.Thread):
                 _log.warning("waiting for work was interrupted; reconnecting")
                 self._draining.wait(0.1)
 
-    def _await_end(self, flight: Flight, leased: Leased) -> None:
-        """Let work gather until the running batch is about to end; not with a backlog."""
-        if len(leased.entries) >= self._settings.lease_messages:
+    def _let_work_gather(self, leased: Leased) -> None:
+        """Wait until a running batch is about to end, so that what arrives meanwhile runs
+        together; not while part of the device is idle, nor with a backlog."""
+        busy = len(self._flights) >= self._device.threads
+        if not busy or len(leased.entries) >= self._settings.lease_messages:
             return
+        flight = self._flights[0]
         try:
             flight.result.result(max(0.0, flight.due - LEAD_S - time.monotonic()))
         except FutureTimeout:

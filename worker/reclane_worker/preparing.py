@@ -62,7 +62,9 @@ class Preparer:
         history = self._history(request, catalog)
         if not text and not history:
             if request.history:
-                raise RequestFailed("no history item is in the catalog; add a query", "unknown_items")
+                raise RequestFailed(
+                    "no history item is in the catalog; add a query", "unknown_items"
+                )
             raise RequestFailed("nothing is known of this user yet; add a query", "unknown_user")
         trust = self._encoder.trust(text, tokens) if text else 0.0
         return Prepared(

@@ -54,7 +54,9 @@ def top(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return scores.gather(1, positions), positions
 
 
-def diversify(relevance: torch.Tensor, vectors: torch.Tensor, diversity: float, k: int) -> list[int]:
+def diversify(
+    relevance: torch.Tensor, vectors: torch.Tensor, diversity: float, k: int
+) -> list[int]:
     """Maximal marginal relevance (Carbonell & Goldstein 1998): indices into the candidates.
 
     relevance (candidates,) 0 to 1, best first; vectors (candidates, dim), L2-normalised.

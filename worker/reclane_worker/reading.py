@@ -309,7 +309,7 @@ def _number(cell: str) -> Scalar:
 
 def _parquet_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Row] | BadRow]:
     try:
-        import pyarrow as pa  # type: ignore[import-untyped]
+        import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
         raise MissingExtra("reading Parquet needs pyarrow: pip install pyarrow") from None

@@ -1,4 +1,4 @@
-"""The device half of the main path: intent vectors, exact scores over all items, the best of each."""
+"""The device half of the main path: intent vectors, exact scores over all items, the best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -39,6 +39,7 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         from reclane_worker.device import Stopwatch
         from reclane_worker.keeper import Keeper
         from reclane_worker.lane import Lane
+        from reclane_worker.loading import share_cores
         from reclane_worker.loop import LaneLoop
 
         settings = WorkerSettings.from_environment()
@@ -54,6 +55,7 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
             stopwatch,
             state.revoked,
         )
+        share_cores(self.loop.device_threads)
         self.keeper = Keeper(
             Lane(settings, worker_id), settings.lease_ms, stopwatch, self.loop.statistics
         )
@@ -98,5 +100,6 @@ def refuse_unsafe(worker: Any) -> None:
     consumed = set(worker.app.amqp.queues.consume_from)
     if consumed & set(names.LANE_QUEUES):
         raise ImproperlyConfigured(
-            f"the lane takes {', '.join(names.LANE_QUEUES)} itself: start with -Q {names.TASKS_QUEUE}"
+            f"the lane takes {', '.join(names.LANE_QUEUES)} itself; "
+            f"start the worker with -Q {names.TASKS_QUEUE}"
         )

@@ -44,7 +44,7 @@ class QueueWatch:
             connection.disconnect()
 
     def _subscribe(self) -> Any:
-        connection = self._pool.make_connection()
+        connection: Any = self._pool.make_connection()
         connection.connect()
         prefixes = [part for queue in names.LANE_QUEUES for part in ("PREFIX", queue)]
         connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)

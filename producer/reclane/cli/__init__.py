@@ -27,7 +27,9 @@ class CommandGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _SUMMARIES.get(name, "")) for name in self.list_commands(ctx)])
+            formatter.write_dl(
+                [(name, _SUMMARIES.get(name, "")) for name in self.list_commands(ctx)]
+            )
 
 
 # Known here so that --help needs not import them.

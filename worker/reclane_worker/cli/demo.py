@@ -1,4 +1,4 @@
-"""`reclane demo`: a queue, a worker, real weights and a catalog on this machine, and what they do."""
+"""`reclane demo`: a queue, a worker, real weights and a catalog, all on this machine."""
 
 import statistics
 import time
@@ -13,11 +13,11 @@ from rich.table import Table
 from reclane import Client, Recommendation
 from reclane.embedded import EmbeddedServer
 from reclane_worker import demo as show
-from reclane_worker.batching import plan
+from reclane_worker.batching import Limits, plan
 from reclane_worker.building import build_catalog
 from reclane_worker.encoder import Encoder, load_encoder
 from reclane_worker.local import WorkerProcess
-from reclane_worker.pipeline import default_batch_tokens
+from reclane_worker.pipeline import batch_limits
 from reclane_worker.reading import BadRow, Columns, read_items
 from reclane_worker.settings import WorkerSettings
 
@@ -36,18 +36,21 @@ def demo(serve: bool, requests: int, model: str) -> None:
     with TemporaryDirectory(prefix="reclane-demo-") as name, EmbeddedServer() as server:
         folder = Path(name)
         encoder = load_encoder(settings)
+        limits = batch_limits(encoder, settings)
         items = read_items(show.ITEMS, Columns(), _refuse)
         manifest = build_catalog(items, folder / "demo", encoder, fields=show.FIELDS)
         console.print(f"catalog: {manifest.items} items, version {manifest.version}")
         console.print(f"queue:   Valkey on {server.url}")
         environment = {"RECLANE_MODEL": model, "RECLANE_CATALOG": f"demo={folder / 'demo'}"}
         with WorkerProcess(server.url, environment, folder / "worker.log") as worker:
-            console.print(f"worker:  Celery process {worker.pid}, {encoder.name} on {encoder.device}\n")
+            console.print(
+                f"worker:  Celery process {worker.pid}, {encoder.name} on {encoder.device}\n"
+            )
             with Client(server.url) as client:
                 for query in show.SHOWCASE:
                     _print_answer(console, query, client.recommend(query, k=3, timeout=WAIT_S))
                 if requests:
-                    _print_burst(console, client, encoder, show.burst(requests))
+                    _print_burst(console, client, encoder, limits, show.burst(requests))
             if serve:
                 _serve(console, server.url, environment)
             console.print(f"worker left with exit code {worker.stop()}; everything is stopped")
@@ -67,12 +70,13 @@ def _print_answer(console: Console, query: str, answer: Recommendation) -> None:
     timing = answer.timing_ms
     console.print(
         f"  queued {timing.queued:.1f} ms, tokenise {timing.tokenise:.1f}, model "
-        f"{timing.model:.1f}, rank {timing.rank:.1f}; encoder trust {answer.intent.encoder_trust:.2f}\n"
+        f"{timing.model:.1f}, rank {timing.rank:.1f}; "
+        f"encoder trust {answer.intent.encoder_trust:.2f}\n"
     )
 
 
 def _print_burst(
-    console: Console, client: Client, encoder: Encoder, texts: Sequence[str]
+    console: Console, client: Client, encoder: Encoder, limits: Limits, texts: Sequence[str]
 ) -> None:
     """Alternate the queue and the bare encoder on the same texts, and compare."""
     console.print(f"a burst of {len(texts)} requests through the queue, {ROUNDS} rounds")
@@ -83,7 +87,7 @@ def _print_burst(
     for _ in range(ROUNDS):
         seconds, answers, latencies_ms = _through_queue(client, texts)
         queue_s.append(seconds)
-        offline_s.append(_offline(encoder, texts))
+        offline_s.append(_offline(encoder, limits, texts))
     rows = {
         "throughput": f"{len(texts) / statistics.median(queue_s):,.0f} requests/s",
         "same encoder offline": f"{len(texts) / statistics.median(offline_s):,.0f} texts/s",
@@ -117,12 +121,11 @@ def _through_queue(
     return time.perf_counter() - started, answers, latencies_ms
 
 
-def _offline(encoder: Encoder, texts: Sequence[str]) -> float:
+def _offline(encoder: Encoder, limits: Limits, texts: Sequence[str]) -> float:
     """Seconds to tokenise and encode the same texts, sorted by length, in the same batches."""
     started = time.perf_counter()
     tokens = encoder.tokenise(texts, "query")
-    budget = default_batch_tokens(encoder)
-    for group in plan([len(ids) for ids in tokens], budget, len(texts)):
+    for group in plan([len(ids) for ids in tokens], limits):
         encoder.encode([tokens[i] for i in group], "query").cpu()
     return time.perf_counter() - started
 

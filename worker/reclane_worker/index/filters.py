@@ -43,7 +43,9 @@ class Attributes:
                     f"this catalog has no attribute {name!r}; it has: {known}", "invalid_filter"
                 )
             if isinstance(condition, Range) and name not in self._numbers:
-                raise RequestFailed(f"{name!r} is not numeric: use eq, in, any_of", "invalid_filter")
+                raise RequestFailed(
+                    f"{name!r} is not numeric: use eq, in, any_of", "invalid_filter"
+                )
 
     def mask(self, filters: Mapping[str, Filter]) -> Mask:
         """Items that pass every filter, shape (items,). Filters have passed `check`."""

@@ -51,8 +51,9 @@ class LexicalIndex:
         return scores.view(len(queries), self.size)
 
     def to(self, device: torch.device) -> "LexicalIndex":
-        moved = (t.to(device) for t in (self.starts, self.documents, self.weights))
-        return LexicalIndex(self.vocabulary, *moved, self.size)
+        """The same index with its postings on `device`."""
+        moved = {name: tensor.to(device) for name, tensor in tensors_of(self).items()}
+        return restore(self.vocabulary, moved, self.size)
 
 
 class LexicalBuilder:
@@ -97,14 +98,10 @@ class LexicalBuilder:
         )
 
 
-def restore(
-    vocabulary: Iterable[str], tensors: dict[str, torch.Tensor], size: int
-) -> LexicalIndex:
+def restore(vocabulary: Iterable[str], tensors: dict[str, torch.Tensor], size: int) -> LexicalIndex:
     """An index from its stored parts; see `tensors_of`."""
     numbered = {term: number for number, term in enumerate(vocabulary)}
-    return LexicalIndex(
-        numbered, tensors["starts"], tensors["documents"], tensors["weights"], size
-    )
+    return LexicalIndex(numbered, tensors["starts"], tensors["documents"], tensors["weights"], size)
 
 
 def tensors_of(index: LexicalIndex) -> dict[str, torch.Tensor]:
