@@ -20,7 +20,7 @@ class HashEncoder:
         self.device = device
 
     def tokenise(self, texts: Sequence[str], role: Role) -> list[Tokens]:
-        return [[_hash(term) for term in terms(normalise(text))] or [0] for text in texts]
+        return [[hash_term(term) for term in terms(normalise(text))] or [0] for text in texts]
 
     def encode(self, tokens: Sequence[Tokens], role: Role) -> torch.Tensor:
         vectors = torch.zeros(len(tokens), self.dim)  # (batch, dim)
@@ -33,5 +33,6 @@ class HashEncoder:
         return 1.0
 
 
-def _hash(term: str) -> int:
+def hash_term(term: str) -> int:
+    """The token of one term: 48 bits of BLAKE2b."""
     return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=6).digest(), "little")

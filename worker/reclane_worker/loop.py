@@ -100,10 +100,14 @@ class LaneLoop(threading.Thread):
             _log.exception("the lane thread failed")
             end_process(EXIT_LANE, f"the lane thread died of {type(error).__name__}")
 
-    def drain(self) -> bool:
-        """Finish what is on the device, give the rest back, leave; False past the bound."""
+    def begin_drain(self) -> None:
+        """Take no more work; returns at once."""
         self._draining.set()
         self._watch.wake()
+
+    def drain(self) -> bool:
+        """Finish what is on the device, give the rest back, leave; False past the bound."""
+        self.begin_drain()
         flying = list(self._flights)
         predicted_s = max((f.due - time.monotonic() for f in flying), default=0.0)
         self.join(self._settings.drain_s or bound_s(predicted_s))
@@ -121,17 +125,18 @@ class LaneLoop(threading.Thread):
             for batch in self._prepare(leased):
                 if self._draining.is_set():
                     break
+                suspect = any(job.entry.crashes for job, _ in batch)
+                self._make_room(0 if suspect else self._device.threads)
                 self._launch(batch)
-                while len(self._flights) > self._device.threads:
-                    self._land()
+                if suspect:
+                    self._make_room(0)
             if leased.entries:
                 self._let_work_gather(leased)
             elif self._flights:
                 self._land()
             else:
                 self._wait(leased)
-        while self._flights:
-            self._land()
+        self._make_room(0)
 
     def _lease(self) -> Leased:
         """Take work; the batch id changes only once the reply has arrived."""
@@ -168,7 +173,7 @@ class LaneLoop(threading.Thread):
 
     def _group(self, jobs: Sequence[Job]) -> list[list[tuple[Job, Prepared]]]:
         """Batches in the order to run. A request that was on the device when a process died
-        runs alone: if it is the culprit, nobody else goes down with it again."""
+        runs with nothing beside it: if it is the culprit, nobody goes down with it again."""
         prepared = self._pipeline.prepare(
             [job.request for job in jobs], [job.queued_ms for job in jobs]
         )
@@ -193,6 +198,11 @@ class LaneLoop(threading.Thread):
         predicted_s = self.cost.predict(shape["padded"])
         result = self._device.submit(lambda: self._pipeline.run(prepared), predicted_s)
         self._flights.append(Flight(jobs, shape, result, time.monotonic() + predicted_s))
+
+    def _make_room(self, flights: int) -> None:
+        """Land the oldest batches until at most so many are in the air."""
+        while len(self._flights) > flights:
+            self._land()
 
     def _land(self) -> None:
         """Wait for the oldest batch and make its answers visible."""

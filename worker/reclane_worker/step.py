@@ -7,7 +7,7 @@ import sys
 from typing import Any, Final
 from uuid import uuid4
 
-from celery import bootsteps
+from celery import bootsteps, signals
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
@@ -59,9 +59,14 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         self.keeper = Keeper(
             Lane(settings, worker_id), settings.lease_ms, stopwatch, self.loop.statistics
         )
+        # Celery stops its own consumer first, which takes seconds: take no more work meanwhile.
+        signals.worker_shutting_down.connect(self._shutting_down)
         self.loop.start()
         self.keeper.start()
         _log.info("lane %s takes %s", worker_id, ", ".join(names.LANE_QUEUES))
+
+    def _shutting_down(self, **_: Any) -> None:
+        self.loop.begin_drain()
 
     def stop(self, worker: Any) -> None:
         """Warm shutdown: finish what is on the device, give the rest back."""

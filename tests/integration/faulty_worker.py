@@ -1,0 +1,46 @@
+"""The worker's app with an encoder that misbehaves on marked requests: `celery -A faulty_worker`.
+
+The faults are real: the process raises, exits, sleeps or hangs inside the batch on the device.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+
+import torch
+
+import reclane_worker.hashing
+from reclane_worker import app
+from reclane_worker.encoder import Role, Tokens
+from reclane_worker.hashing import HashEncoder, hash_term
+
+__all__ = ["app"]
+
+RAISE = hash_term("raisefault")
+EXIT = hash_term("exitfault")
+SLOW = hash_term("slowfault")
+HANG = hash_term("hangfault")
+NAN = hash_term("nanfault")
+
+
+class FaultyEncoder(HashEncoder):
+    """`hash:N` with faults triggered by single words of a request."""
+
+    def encode(self, tokens: Sequence[Tokens], role: Role) -> torch.Tensor:
+        seen = {token for sequence in tokens for token in sequence}
+        if RAISE in seen:
+            raise RuntimeError("a fault in the model")
+        if EXIT in seen:
+            os._exit(9)
+        if SLOW in seen:
+            time.sleep(1.5)
+        if HANG in seen:
+            time.sleep(3_600)
+        vectors = super().encode(tokens, role)
+        for row, sequence in enumerate(tokens):
+            if NAN in sequence:
+                vectors[row] = torch.nan
+        return vectors
+
+
+reclane_worker.hashing.HashEncoder = FaultyEncoder  # type: ignore[misc]

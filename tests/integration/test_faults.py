@@ -1,0 +1,261 @@
+"""The lane under faults that are really caused: every accepted request ends exactly once."""
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+from support import DEADLINE_S, CutProxy, StartWorker, eventually
+
+from reclane import Client, RequestFailed, names
+from reclane.client import Handle
+from reclane.embedded import EmbeddedServer
+from reclane.settings import Settings
+from reclane.wire import decode_message
+from reclane_worker.ending import EXIT_STUCK
+
+
+class Published:
+    """Counts, from the outside, how often each result becomes visible."""
+
+    def __init__(self, raw: "redis.Redis") -> None:
+        self.counts: Counter[str] = Counter()
+        self._pubsub = raw.pubsub()
+        self._pubsub.psubscribe(names.result_key("*"))
+        self._pubsub.get_message(timeout=5)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while not self._stop.is_set():
+            message = self._pubsub.get_message(timeout=0.05)
+            if message and message["type"] == "pmessage":
+                self.counts[message["channel"].decode()] += 1
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(5)
+        self._pubsub.close()
+
+
+@contextmanager
+def watch(raw: "redis.Redis") -> Iterator[Published]:
+    published = Published(raw)
+    try:
+        yield published
+    finally:
+        published.close()
+
+
+def in_flight(raw: "redis.Redis") -> int:
+    return sum(raw.hlen(key) for key in raw.scan_iter(names.inflight_key("*")))
+
+
+def started(raw: "redis.Redis") -> bool:
+    return any(raw.hexists(key, "started") for key in raw.scan_iter(names.worker_key("*")))
+
+
+def assert_each_once(published: Published, handles: list[Handle]) -> None:
+    expected = {names.result_key(handle.id) for handle in handles}
+    eventually(lambda: expected <= set(published.counts), "every result is published")
+    assert {published.counts[key] for key in expected} == {1}
+
+
+def assert_nothing_left(raw: "redis.Redis") -> None:
+    eventually(lambda: in_flight(raw) == 0, "nothing is in flight")
+    assert all(raw.llen(queue) == 0 for queue in names.lane_lists())
+    assert raw.hlen(names.ATTEMPTS) == 0
+
+
+def test_a_worker_killed_in_the_middle_of_a_batch_loses_nothing(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    first = start_worker(faulty=True)
+    with watch(raw) as published:
+        handles = client.submit_many(["slowfault film", *(f"film {n}" for n in range(300))])
+        eventually(lambda: started(raw) and in_flight(raw) > 0, "a batch is on the device")
+        first.kill()
+        assert in_flight(raw) > 0
+        start_worker(faulty=True)
+        for handle in handles:
+            assert handle.result(DEADLINE_S).items
+        assert_each_once(published, handles)
+    assert_nothing_left(raw)
+
+
+def test_a_worker_killed_while_idle_loses_nothing(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    """Stopped first, so that a message which a blocking pop had in hand would be lost."""
+    idle = start_worker()
+    client.recommend("film", timeout=DEADLINE_S)
+    idle.signal(signal.SIGSTOP)
+    handles = client.submit_many(["film"] * 20)
+    idle.kill()
+    start_worker()
+    for handle in handles:
+        assert handle.result(DEADLINE_S).items
+    assert_nothing_left(raw)
+
+
+def test_two_workers_share_the_work(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    limits = {"RECLANE_LEASE_MESSAGES": "8"}
+    start_worker(limits)
+    start_worker(limits)
+    with watch(raw) as published:
+        handles = client.submit_many([f"film {n}" for n in range(2_000)])
+        for handle in handles:
+            assert handle.result(DEADLINE_S).items
+        assert_each_once(published, handles)
+
+    def both_worked() -> bool:
+        stats = [raw.hget(key, "stats") for key in raw.scan_iter(names.worker_key("*"))]
+        return sum(1 for s in stats if s and b'"requests": 0' not in s) == 2
+
+    eventually(both_worked, "both workers answered some")
+
+
+def test_a_worker_frozen_past_its_lease_neither_overwrites_nor_publishes_twice(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    frozen = start_worker(faulty=True)
+    with watch(raw) as published:
+        handles = client.submit_many(["slowfault film", "film one", "film two"])
+        eventually(lambda: started(raw), "the batch is on the device")
+        frozen.signal(signal.SIGSTOP)
+        start_worker()
+        for handle in handles:
+            assert handle.result(DEADLINE_S).items
+        before = [raw.get(names.result_key(handle.id)) for handle in handles]
+        frozen.signal(signal.SIGCONT)
+        eventually(lambda: "answers came too late" in frozen.log(), "the frozen worker wakes")
+        assert [raw.get(names.result_key(handle.id)) for handle in handles] == before
+        assert_each_once(published, handles)
+    again = client.submit_many(["film"] * 100)
+    for handle in again:
+        assert handle.result(DEADLINE_S).items
+    assert frozen.stop() == 0
+    assert_nothing_left(raw)
+
+
+@pytest.mark.parametrize(
+    "marker", [names.INCARNATIONS.encode(), names.DEAD_LETTERS.encode()], ids=["lease", "commit"]
+)
+def test_a_reply_cut_after_the_server_executed_changes_nothing(
+    marker: bytes,
+    server: EmbeddedServer,
+    client: Client,
+    raw: "redis.Redis",
+    start_worker: StartWorker,
+) -> None:
+    with CutProxy(server.port) as proxy, watch(raw) as published:
+        start_worker(url=proxy.url)
+        client.recommend("film", timeout=DEADLINE_S)
+        proxy.cut_reply_to(marker)
+        handles = client.submit_many([f"film {n}" for n in range(100)])
+        for handle in handles:
+            assert handle.result(DEADLINE_S).items
+        assert proxy.cuts == 1
+        assert_each_once(published, handles)
+    assert_nothing_left(raw)
+
+
+def test_an_enqueue_whose_reply_was_cut_enqueues_once(
+    server: EmbeddedServer, raw: "redis.Redis"
+) -> None:
+    with CutProxy(server.port) as proxy:
+        settings = Settings.load(redis_url=proxy.url)
+        with Client(settings=settings) as client:
+            client.submit("first")
+            proxy.cut_reply_to(names.enqueue_key("").encode())
+            client.submit_many(["film"] * 100)
+            assert proxy.cuts == 1
+    assert raw.llen(names.INTERACTIVE_QUEUE) == 101
+
+
+def test_redis_restarted_under_a_worker_loses_nothing(
+    server: EmbeddedServer, client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    worker = start_worker(faulty=True)
+    before = client.submit_many(["slowfault film", *(f"film {n}" for n in range(200))])
+    eventually(lambda: started(raw), "a batch is on the device")
+    server.kill()
+    server.start()
+    after = client.submit_many([f"film {n}" for n in range(200)])
+    for handle in before + after:
+        assert handle.result(DEADLINE_S).items
+    assert worker.stop() == 0
+    assert_nothing_left(raw)
+    assert raw.zcard(names.LEASES) == 0
+
+
+def test_sigterm_finishes_the_batch_and_gives_the_rest_back_in_order(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    one_by_one = {"RECLANE_BATCH_REQUESTS": "1", "RECLANE_DEVICE_THREADS": "1"}
+    worker = start_worker(one_by_one, faulty=True)
+    handles = client.submit_many(["slowfault"] * 12)
+    eventually(lambda: started(raw), "a batch is on the device")
+    assert worker.stop() == 0
+    rest = [handle.id for handle in handles if raw.get(names.result_key(handle.id)) is None]
+    assert 0 < len(rest) < len(handles)
+    queued = [decode_message(m).id for m in raw.lrange(names.INTERACTIVE_QUEUE, 0, -1)]
+    assert list(reversed(queued)) == rest
+    assert in_flight(raw) == 0
+    assert raw.zcard(names.LEASES) == 0
+    assert not list(raw.scan_iter(names.worker_key("*")))
+
+
+def test_a_request_that_kills_the_process_becomes_a_dead_letter_and_nobody_else_does(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    handles = client.submit_many(["film one", "film exitfault", "film two", "film three"])
+    settings = {"RECLANE_MAX_ATTEMPTS": "2"}
+    for _ in range(2):
+        assert start_worker(settings, faulty=True).wait(DEADLINE_S) == 9
+    start_worker(settings, faulty=True)
+    with pytest.raises(RequestFailed) as raised:
+        handles[1].result(DEADLINE_S)
+    assert raised.value.code == "poison"
+    for number in (0, 2, 3):
+        assert handles[number].result(DEADLINE_S).items
+    assert raw.llen(names.DEAD_LETTERS) == 1
+    assert_nothing_left(raw)
+
+
+def test_a_hung_batch_ends_the_process_with_a_reason(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    worker = start_worker(faulty=True)
+    handle = client.submit("hangfault")
+    assert worker.wait(DEADLINE_S) == EXIT_STUCK
+    assert "is stuck: over its bound" in worker.log()
+    assert handle.cancel()
+    start_worker(faulty=True)
+    assert client.recommend("film", timeout=DEADLINE_S).items
+    assert_nothing_left(raw)
+
+
+def test_the_death_of_the_lane_thread_ends_the_process(
+    raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    raw.set(names.INTERACTIVE_QUEUE, "not a list")  # every lease now fails for good
+    assert worker.wait(DEADLINE_S) != 0
+    assert "the lane thread died" in worker.log()
+
+
+def test_messages_that_cannot_be_read_become_dead_letters(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    raw.lpush(names.INTERACTIVE_QUEUE, b"not json", b"{}", b'{"headers": 1, "properties": {}}')
+    start_worker()
+    assert client.recommend("film", timeout=DEADLINE_S).items
+    eventually(lambda: raw.llen(names.DEAD_LETTERS) == 3, "three dead letters")
+    assert_nothing_left(raw)

@@ -1,0 +1,99 @@
+"""What tests share beside fixtures: deadlines, waiting, and a proxy that cuts replies."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Self
+
+import pytest
+
+from reclane_worker.local import WorkerProcess
+
+DEADLINE_S = 60.0
+LEASE_MS = 1_000
+
+StartWorker = Callable[..., WorkerProcess]
+
+
+def eventually(condition: Callable[[], object], what: str, timeout_s: float = DEADLINE_S) -> None:
+    """Wait until `condition` is true; fail with `what` after the deadline."""
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > give_up:
+            pytest.fail(f"not within {timeout_s} s: {what}")
+        time.sleep(0.02)
+
+
+class CutProxy:
+    """A TCP proxy on the loopback that can lose a reply: the server executes, nobody hears.
+
+    `cut_reply_to(marker)` arms it: the next request that contains `marker` is passed on, the
+    server's reply is awaited and thrown away, and the connection is closed.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = ("127.0.0.1", port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._marker: bytes | None = None
+        self._lock = threading.Lock()
+        self.cuts = 0
+        self.port = self._listener.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def cut_reply_to(self, marker: bytes) -> None:
+        with self._lock:
+            self._marker = marker
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self._target)
+            threading.Thread(target=self._requests, args=(near, far), daemon=True).start()
+
+    def _requests(self, near: socket.socket, far: socket.socket) -> None:
+        cut = threading.Event()
+        threading.Thread(target=_replies, args=(near, far, cut), daemon=True).start()
+        try:
+            while data := near.recv(1 << 20):
+                with self._lock:
+                    if self._marker is not None and self._marker in data:
+                        self._marker = None
+                        cut.set()
+                        self.cuts += 1
+                far.sendall(data)
+        except OSError:
+            pass
+        finally:
+            _close(near, far)
+
+
+def _replies(near: socket.socket, far: socket.socket, cut: threading.Event) -> None:
+    try:
+        while data := far.recv(1 << 20):
+            if cut.is_set():
+                return
+            near.sendall(data)
+    except OSError:
+        pass
+    finally:
+        _close(near, far)
+
+
+def _close(*sockets: socket.socket) -> None:
+    for one in sockets:
+        try:
+            one.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        one.close()
