@@ -1,21 +1,21 @@
 """Fixtures for all tests: a real server, a catalog built once, real worker processes."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-from support import LEASE_MS, StartWorker
+from support import StartWorker
 
 from reclane import Client
 from reclane.embedded import EmbeddedServer
 from reclane_worker.building import build_catalog
 from reclane_worker.demo import FIELDS, ITEMS
 from reclane_worker.encoder import load_encoder
-from reclane_worker.local import WorkerProcess
 from reclane_worker.reading import Columns, read_items
 from reclane_worker.settings import WorkerSettings
+
 
 def pytest_configure() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -57,33 +57,6 @@ def start_worker(
     server: EmbeddedServer, hash_catalog: Path, tmp_path: Path
 ) -> Iterator[StartWorker]:
     """Starts worker processes under the stand-in model; ends what is left of them."""
-    started: list[WorkerProcess] = []
-
-    def start(
-        environment: Mapping[str, str] | None = None,
-        *,
-        url: str | None = None,
-        faulty: bool = False,
-        arguments: Sequence[str] = (),
-    ) -> WorkerProcess:
-        settings = {
-            "RECLANE_MODEL": "hash:384",
-            "RECLANE_CATALOG": f"demo={hash_catalog}",
-            "RECLANE_LEASE_MS": str(LEASE_MS),
-            "PYTHONPATH": str(Path(__file__).parent / "integration"),
-            **(environment or {}),
-        }
-        worker = WorkerProcess(
-            url or server.url,
-            settings,
-            tmp_path / f"worker-{len(started)}.log",
-            app="faulty_worker" if faulty else "reclane_worker",
-            arguments=arguments,
-        )
-        started.append(worker)
-        return worker.start()
-
-    yield start
-    for worker in started:
-        worker.kill()
-
+    workers = StartWorker(server.url, hash_catalog, tmp_path)
+    yield workers
+    workers.kill_all()

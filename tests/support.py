@@ -3,8 +3,9 @@
 import socket
 import threading
 import time
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
@@ -13,7 +14,49 @@ from reclane_worker.local import WorkerProcess
 DEADLINE_S = 60.0
 LEASE_MS = 1_000
 
-StartWorker = Callable[..., WorkerProcess]
+
+class StartWorker:
+    """Makes worker processes with the stand-in model, a short lease and a private server."""
+
+    def __init__(self, url: str, catalog: Path, folder: Path) -> None:
+        self._url = url
+        self._catalog = catalog
+        self._folder = folder
+        self._made: list[WorkerProcess] = []
+
+    def __call__(self, environment: Mapping[str, str] | None = None, **how: Any) -> WorkerProcess:
+        """Start a worker and wait until it takes work; see `prepare`."""
+        return self.prepare(environment, **how).start()
+
+    def prepare(
+        self,
+        environment: Mapping[str, str] | None = None,
+        *,
+        url: str | None = None,
+        faulty: bool = False,
+        arguments: Sequence[str] = (),
+    ) -> WorkerProcess:
+        """A worker that is not started; `faulty` takes the app of faulty_worker.py."""
+        settings = {
+            "RECLANE_MODEL": "hash:384",
+            "RECLANE_CATALOG": f"demo={self._catalog}",
+            "RECLANE_LEASE_MS": str(LEASE_MS),
+            "PYTHONPATH": str(Path(__file__).parent / "integration"),
+            **(environment or {}),
+        }
+        worker = WorkerProcess(
+            url or self._url,
+            settings,
+            self._folder / f"worker-{len(self._made)}.log",
+            app="faulty_worker" if faulty else "reclane_worker",
+            arguments=arguments,
+        )
+        self._made.append(worker)
+        return worker
+
+    def kill_all(self) -> None:
+        for worker in self._made:
+            worker.kill()
 
 
 def eventually(condition: Callable[[], object], what: str, timeout_s: float = DEADLINE_S) -> None:

@@ -135,9 +135,7 @@ def test_cancelling_an_answered_request_is_too_late(
     assert handle.result(0) == answer
 
 
-def test_a_request_past_its_deadline_is_expired(
-    client: Client, start_worker: StartWorker
-) -> None:
+def test_a_request_past_its_deadline_is_expired(client: Client, start_worker: StartWorker) -> None:
     handle = client.submit("film", deadline_s=0.05)
     fresh = client.submit("film", deadline_s=600)
     start_worker()

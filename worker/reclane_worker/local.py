@@ -31,10 +31,10 @@ class WorkerProcess:
         arguments: Sequence[str] = (),
     ) -> None:
         self._url = url
-        self._environment = {**os.environ, "RECLANE_REDIS_URL": url, **environment}
-        self._command = [sys.executable, "-m", "celery", "-A", app, "worker"]
-        self._command += ["-Q", names.TASKS_QUEUE, "-l", "INFO", "-n", f"w{time.time_ns()}@%h"]
-        self._command += arguments
+        self.environment = {**os.environ, "RECLANE_REDIS_URL": url, **environment}
+        self.command = [sys.executable, "-m", "celery", "-A", app, "worker"]
+        self.command += ["-Q", names.TASKS_QUEUE, "-l", "INFO", "-n", f"w{time.time_ns()}@%h"]
+        self.command += arguments
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -51,7 +51,7 @@ class WorkerProcess:
         """
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command, env=self._environment, stdout=output, stderr=subprocess.STDOUT
+                self.command, env=self.environment, stdout=output, stderr=subprocess.STDOUT
             )
         give_up = time.monotonic() + START_TIMEOUT_S
         with redis.Redis.from_url(self._url) as client:

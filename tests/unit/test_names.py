@@ -1,0 +1,64 @@
+"""Names that others rely on, against kombu's and Celery's own."""
+
+import pytest
+from celery import Celery
+from kombu.transport.redis import PRIORITY_STEPS, Channel
+
+from reclane import names
+
+
+@pytest.fixture
+def channel() -> Channel:
+    """Kombu's Redis channel without a connection: its naming is pure."""
+    return object.__new__(Channel)
+
+
+@pytest.mark.parametrize("queue", names.LANE_QUEUES)
+@pytest.mark.parametrize("priority", range(10))
+def test_a_priority_list_is_the_one_that_kombu_uses(
+    channel: Channel, queue: str, priority: int
+) -> None:
+    assert names.priority_list(queue, priority) == channel._q_for_pri(queue, priority)
+
+
+@pytest.mark.parametrize(("priority", "as_if"), [(-1, 0), (10, 9), (255, 9)])
+def test_a_priority_out_of_range_is_the_nearest(priority: int, as_if: int) -> None:
+    assert names.priority_list("q", priority) == names.priority_list("q", as_if)
+
+
+def test_the_priority_steps_are_kombus_default() -> None:
+    assert list(names.PRIORITY_STEPS) == PRIORITY_STEPS
+
+
+def test_the_lane_takes_interactive_first_and_priority_0_first() -> None:
+    assert names.lane_lists() == (
+        "reclane.interactive",
+        "reclane.interactive\x06\x163",
+        "reclane.interactive\x06\x166",
+        "reclane.interactive\x06\x169",
+        "reclane.bulk",
+        "reclane.bulk\x06\x163",
+        "reclane.bulk\x06\x166",
+        "reclane.bulk\x06\x169",
+    )
+
+
+@pytest.mark.parametrize("task_id", ["0b9c7a52-5f0e-4c55-9a3c-2f0a6f6f3c11", "é"])
+def test_a_result_key_is_the_one_that_celery_uses(task_id: str) -> None:
+    with Celery(backend="redis://localhost:1/0", set_as_current=False) as app:
+        assert names.result_key(task_id).encode() == app.backend.get_key_for_task(task_id)
+
+
+def test_public_names_stay() -> None:
+    assert (names.RECOMMEND, names.INTERACTIVE_QUEUE, names.BULK_QUEUE, names.TASKS_QUEUE) == (
+        "reclane.recommend",
+        "reclane.interactive",
+        "reclane.bulk",
+        "reclane.tasks",
+    )
+
+
+def test_only_our_own_channels_ask_for_a_grouped_notification() -> None:
+    assert names.is_notify_channel(names.notify_channel("c"))
+    assert not names.is_notify_channel("467e39cf-f3fb-3a58-ad2c-2a675ad713e3")
+    assert not names.is_notify_channel("")
