@@ -2,6 +2,7 @@
 
 import base64
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -39,8 +40,6 @@ def message(fields: dict[str, Any] | None = None, **changes: Any) -> bytes:
 
 
 def at(seconds: float) -> str:
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(NOW_S + seconds, UTC).isoformat()
 
 
@@ -300,9 +299,7 @@ def test_ignore_result_stores_no_answer() -> None:
     assert ending.arguments()[1:3] == ("", b"")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only answers heed ignore_result; Celery stores none of these"
-)
+@pytest.mark.xfail(strict=True, reason="only answers heed ignore_result; Celery does for all")
 @pytest.mark.parametrize(
     ("changes", "known", "crashes"),
     [

@@ -182,13 +182,14 @@ class SentenceEncoder:
         return torch.nn.functional.normalize(vectors, dim=1) if self._normalise else vectors
 
     def trust(self, text: str, tokens: Tokens) -> float:
-        """Mean over letters of min(1, pieces of its script / 1,000), times the share of tokens
-        that are not unknown. By script only: French under an English model counts as known."""
+        """Mean over letters of min(1, pieces of its script / 1,000) squared, times the share of
+        tokens that are not unknown. By script only: French under an English model counts as
+        known."""
         scripts = Counter(s for s in map(script, text) if s)
         letters = scripts.total()
         if not letters or not tokens:
             return 1.0
-        known = sum(n * min(1.0, self._pieces[s] / KNOWN_SCRIPT_PIECES) for s, n in scripts.items())
+        known = sum(n * self._knowledge(name) ** 2 for name, n in scripts.items())
         readable = sum(1 for token in tokens if token != self._unknown) / len(tokens)
         return known / letters * readable
 
@@ -197,11 +198,11 @@ class SentenceEncoder:
         in a text of two languages they would only blur the vector with unknown tokens."""
         if text.isascii():
             return text
-        kept = "".join(c if not script(c) or self._knows(script(c)) else " " for c in text)
+        kept = "".join(c if not script(c) or self._knowledge(script(c)) > 0.5 else " " for c in text)
         return kept if any(script(c) for c in kept) else text
 
-    def _knows(self, name: str) -> bool:
-        return self._pieces[name] * 2 >= KNOWN_SCRIPT_PIECES
+    def _knowledge(self, name: str) -> float:
+        return min(1.0, self._pieces[name] / KNOWN_SCRIPT_PIECES)
 
     def _prompt(self, role: str) -> str:
         prompts = self._model.prompts or {}

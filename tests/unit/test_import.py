@@ -1,0 +1,90 @@
+"""The light client stays light: what importing it pulls in, how long it takes, what it exports."""
+
+import subprocess
+import sys
+
+import pytest
+
+import reclane
+
+HEAVY = ("torch", "transformers", "celery", "kombu", "numpy", "rich", "pyarrow", "reclane_worker")
+
+BLOCKER = f"""
+import sys
+from importlib.abc import MetaPathFinder
+
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {HEAVY}:
+            raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_blocker_blocks() -> None:
+    caught = "\ntry:\n import celery\nexcept ModuleNotFoundError as e:\n print(e)"
+    assert python(BLOCKER + caught) == "blocked: celery"
+
+
+@pytest.mark.parametrize("name", ["reclane", "reclane.cli", "reclane.embedded"])
+def test_the_client_imports_without_anything_heavy(name: str) -> None:
+    assert python(f"{BLOCKER}\nimport {name}\nprint({name}.__name__)") == name
+
+
+def test_importing_the_client_takes_less_than_half_a_second() -> None:
+    code = (
+        "import time; start = time.perf_counter(); import reclane\n"
+        "print(time.perf_counter() - start)"
+    )
+    best_s = min(float(python(code)) for _ in range(5))
+    assert 0 < best_s < 0.5
+
+
+def test_importing_the_client_pulls_in_nothing_heavy() -> None:
+    code = f"import sys, reclane; print([name for name in {HEAVY} if name in sys.modules])"
+    assert python(code) == "[]"
+
+
+@pytest.mark.parametrize(
+    "name", ["reclane_worker", "reclane_worker.app", "reclane_worker.settings"]
+)
+def test_importing_the_worker_does_not_import_torch(name: str) -> None:
+    names = ("torch", "transformers", "sentence_transformers", "reclane_worker.app")
+    code = f"import sys, {name}; print([name for name in {names} if name in sys.modules])"
+    assert python(code) == "['reclane_worker.app']"
+
+
+def test_importing_reads_no_settings() -> None:
+    wrong = "{'RECLANE_REDIS_URL': 'http://wrong', 'RECLANE_LEASE_MS': 'x'}"
+    code = f"import os; os.environ.update({wrong}); import reclane, reclane_worker; print('fine')"
+    assert python(code) == "fine"
+
+
+def test_the_public_names_are_exactly_these() -> None:
+    assert reclane.__all__ == [
+        "AsyncClient",
+        "AsyncHandle",
+        "BrokerUnavailable",
+        "Client",
+        "ClientClosed",
+        "Failure",
+        "Handle",
+        "InvalidRequest",
+        "Item",
+        "ReclaneError",
+        "RecommendRequest",
+        "Recommendation",
+        "RequestFailed",
+        "RequestRevoked",
+        "ResultTimeout",
+        "Settings",
+        "__version__",
+    ]
+    assert all(hasattr(reclane, name) for name in reclane.__all__)
