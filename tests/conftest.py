@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from support import StartWorker
 
 from reclane import Client
 from reclane.embedded import EmbeddedServer
@@ -15,6 +14,7 @@ from reclane_worker.demo import FIELDS, ITEMS
 from reclane_worker.encoder import load_encoder
 from reclane_worker.reading import Columns, read_items
 from reclane_worker.settings import WorkerSettings
+from support import StartWorker
 
 
 def pytest_configure() -> None:

@@ -33,10 +33,10 @@ class StartWorker:
         environment: Mapping[str, str] | None = None,
         *,
         url: str | None = None,
-        faulty: bool = False,
+        app: str = "reclane_worker",
         arguments: Sequence[str] = (),
     ) -> WorkerProcess:
-        """A worker that is not started; `faulty` takes the app of faulty_worker.py."""
+        """A worker that is not started; `app` may be a module in tests/integration."""
         settings = {
             "RECLANE_MODEL": "hash:384",
             "RECLANE_CATALOG": f"demo={self._catalog}",
@@ -48,7 +48,7 @@ class StartWorker:
             url or self._url,
             settings,
             self._folder / f"worker-{len(self._made)}.log",
-            app="faulty_worker" if faulty else "reclane_worker",
+            app=app,
             arguments=arguments,
         )
         self._made.append(worker)

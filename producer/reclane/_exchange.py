@@ -58,10 +58,12 @@ def connection_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def cancel_call(task_id: str, channel: str, now: float) -> tuple[str, bytes, int, str, str]:
+def cancel_call(
+    task_id: str, channel: str, ttl_s: int, now: float
+) -> tuple[str, bytes, int, str, str]:
     """Key and arguments of cancel.lua for one request."""
     meta = wire.encode_revoked(task_id, "cancelled", now)
-    return names.result_key(task_id), meta, _scripts.RESULT_TTL_S, channel, task_id
+    return names.result_key(task_id), meta, ttl_s, channel, task_id
 
 
 def merge(request: RecommendRequest | str | None, fields: dict[str, Any]) -> RecommendRequest:
@@ -197,6 +199,11 @@ def _read(raw: bytes) -> Recommendation | ReclaneError | None:
         return RequestFailed("the answer breaks this client's contract; upgrade reclane", "version")
     except ReclaneError as error:
         return error
+
+
+def reading_failed(error: Exception) -> ReclaneError:
+    """What waiters get when answers cannot be read for a reason of this client's own."""
+    return ReclaneError(f"this client failed to read answers: {type(error).__name__}")
 
 
 def notified_ids(data: bytes) -> list[str]:

@@ -134,7 +134,9 @@ class AsyncClient:
     async def cancel(self, handle: AsyncHandle) -> bool:
         """Store REVOKED for a request that has no answer yet."""
         self._check_open()
-        call = _exchange.cancel_call(handle.id, self._channel, time.time())
+        call = _exchange.cancel_call(
+            handle.id, self._channel, self._settings.result_ttl_s, time.time()
+        )
         return bool(await self._retrying(lambda: self._redis.eval(_exchange.CANCEL, 1, *call)))
 
     async def close(self) -> None:
@@ -195,6 +197,9 @@ class AsyncClient:
             except redis.RedisError as error:
                 _log.warning("notifications interrupted (%s); reconnecting", type(error).__name__)
                 await asyncio.sleep(0.2)
+            except Exception as error:
+                _log.exception("reading answers failed")
+                self._outstanding.fail_all(_exchange.reading_failed(error))
 
     async def _listen_once(self) -> None:
         """Read answers as they are announced, and all outstanding ones now and then."""

@@ -132,7 +132,9 @@ class Client:
     def cancel(self, handle: Handle) -> bool:
         """Store REVOKED for a request that has no answer yet; see `Handle.cancel`."""
         self._check_open()
-        call = _exchange.cancel_call(handle.id, self._channel, time.time())
+        call = _exchange.cancel_call(
+            handle.id, self._channel, self._settings.result_ttl_s, time.time()
+        )
         return self._retrying(lambda: bool(self._redis.eval(_exchange.CANCEL, 1, *call)))
 
     def close(self) -> None:
@@ -191,6 +193,9 @@ class Client:
             except redis.RedisError as error:
                 _log.warning("notifications interrupted (%s); reconnecting", type(error).__name__)
                 self._closed.wait(0.2)
+            except Exception as error:
+                _log.exception("reading answers failed")
+                self._outstanding.fail_all(_exchange.reading_failed(error))
 
     def _listen_once(self) -> None:
         """Read answers as they are announced, and all outstanding ones now and then."""

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import redis
-from support import DEADLINE_S
 
 from reclane import Client, RecommendRequest
 from reclane.embedded import EmbeddedServer
 from reclane_worker.demo import MODEL
 from reclane_worker.local import WorkerProcess
 from reclane_worker.pipeline import Pipeline
+from support import DEADLINE_S
 
 RECLANE = str(Path(sys.executable).parent / "reclane")
 

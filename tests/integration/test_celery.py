@@ -4,17 +4,18 @@ import gc
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
 from celery import Celery, chain, chord, group
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
-from support import DEADLINE_S, StartWorker, eventually
 
 from reclane import Client, RequestFailed, names
 from reclane.embedded import EmbeddedServer
 from reclane.wire import decode_message
+from support import DEADLINE_S, StartWorker, eventually
 
 RECOMMEND = {"queue": names.INTERACTIVE_QUEUE}
 SPACE = {"query": "space film", "k": 3}
@@ -148,6 +149,21 @@ def test_an_errback_hears_of_a_failure(
     eventually(lambda: raw.llen("errors") == 1, "the errback is sent")
     message = decode_message(raw.lindex("errors", 0))
     assert (message.task, message.args) == ("somebody.listens", [result.id])
+
+
+def test_signal_receivers_hear_of_every_request(
+    stock: Celery, client: Client, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    seen.touch()
+    worker = start_worker({"SIGNALS_SEEN": str(seen)}, app="signal_worker")
+    results = [send(stock, SPACE) for _ in range(3)]
+    ids = [result.id for result in results if result.get(timeout=DEADLINE_S)["items"]]
+    handle = client.submit("secretword film")
+    assert handle.result(DEADLINE_S).items
+    eventually(lambda: len(seen.read_text().splitlines()) == 4, "four signals")
+    assert seen.read_text().split() == [w for i in [*ids, handle.id] for w in (names.RECOMMEND, i)]
+    assert "secretword" not in worker.log()
 
 
 def test_ping_and_registered_are_answered(stock: Celery, start_worker: StartWorker) -> None:

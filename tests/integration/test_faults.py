@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 import redis
-from support import DEADLINE_S, CutProxy, StartWorker, eventually
 
 from reclane import Client, RequestFailed, names
 from reclane.client import Handle
@@ -16,6 +15,7 @@ from reclane.embedded import EmbeddedServer
 from reclane.settings import Settings
 from reclane.wire import decode_message
 from reclane_worker.ending import EXIT_STUCK
+from support import DEADLINE_S, CutProxy, StartWorker, eventually
 
 
 class Published:
@@ -74,13 +74,13 @@ def assert_nothing_left(raw: "redis.Redis") -> None:
 def test_a_worker_killed_in_the_middle_of_a_batch_loses_nothing(
     client: Client, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:
-    first = start_worker(faulty=True)
+    first = start_worker(app="faulty_worker")
     with watch(raw) as published:
         handles = client.submit_many(["slowfault film", *(f"film {n}" for n in range(300))])
         eventually(lambda: started(raw) and in_flight(raw) > 0, "a batch is on the device")
         first.kill()
         assert in_flight(raw) > 0
-        start_worker(faulty=True)
+        start_worker(app="faulty_worker")
         for handle in handles:
             assert handle.result(DEADLINE_S).items
         assert_each_once(published, handles)
@@ -124,7 +124,7 @@ def test_two_workers_share_the_work(
 def test_a_worker_frozen_past_its_lease_neither_overwrites_nor_publishes_twice(
     client: Client, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:
-    frozen = start_worker(faulty=True)
+    frozen = start_worker(app="faulty_worker")
     with watch(raw) as published:
         handles = client.submit_many(["slowfault film", "film one", "film two"])
         eventually(lambda: started(raw), "the batch is on the device")
@@ -182,7 +182,7 @@ def test_an_enqueue_whose_reply_was_cut_enqueues_once(
 def test_redis_restarted_under_a_worker_loses_nothing(
     server: EmbeddedServer, client: Client, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:
-    worker = start_worker(faulty=True)
+    worker = start_worker(app="faulty_worker")
     before = client.submit_many(["slowfault film", *(f"film {n}" for n in range(200))])
     eventually(lambda: started(raw), "a batch is on the device")
     server.kill()
@@ -199,7 +199,7 @@ def test_sigterm_finishes_the_batch_and_gives_the_rest_back_in_order(
     client: Client, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:
     one_by_one = {"RECLANE_BATCH_REQUESTS": "1", "RECLANE_DEVICE_THREADS": "1"}
-    worker = start_worker(one_by_one, faulty=True)
+    worker = start_worker(one_by_one, app="faulty_worker")
     handles = client.submit_many(["slowfault"] * 12)
     eventually(lambda: started(raw), "a batch is on the device")
     assert worker.stop() == 0
@@ -218,8 +218,8 @@ def test_a_request_that_kills_the_process_becomes_a_dead_letter_and_nobody_else_
     handles = client.submit_many(["film one", "film exitfault", "film two", "film three"])
     settings = {"RECLANE_MAX_ATTEMPTS": "2"}
     for _ in range(2):
-        assert start_worker(settings, faulty=True).wait(DEADLINE_S) == 9
-    start_worker(settings, faulty=True)
+        assert start_worker(settings, app="faulty_worker").wait(DEADLINE_S) == 9
+    start_worker(settings, app="faulty_worker")
     with pytest.raises(RequestFailed) as raised:
         handles[1].result(DEADLINE_S)
     assert raised.value.code == "poison"
@@ -232,12 +232,12 @@ def test_a_request_that_kills_the_process_becomes_a_dead_letter_and_nobody_else_
 def test_a_hung_batch_ends_the_process_with_a_reason(
     client: Client, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:
-    worker = start_worker(faulty=True)
+    worker = start_worker(app="faulty_worker")
     handle = client.submit("hangfault")
     assert worker.wait(DEADLINE_S) == EXIT_STUCK
     assert "is stuck: over its bound" in worker.log()
     assert handle.cancel()
-    start_worker(faulty=True)
+    start_worker(app="faulty_worker")
     assert client.recommend("film", timeout=DEADLINE_S).items
     assert_nothing_left(raw)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from support import DEADLINE_S, StartWorker, eventually
 
 from reclane import (
     AsyncClient,
@@ -22,6 +21,7 @@ from reclane import (
     names,
 )
 from reclane.embedded import EmbeddedServer
+from support import DEADLINE_S, StartWorker, eventually
 
 
 def test_a_request_is_answered_with_items_and_versions(
@@ -90,7 +90,7 @@ def test_a_request_that_raises_fails_alone(client: Client, start_worker: StartWo
     texts[7] = "space raisefault film"
     texts[13] = "space nanfault film"
     handles = client.submit_many(texts)
-    start_worker(faulty=True)
+    start_worker(app="faulty_worker")
     with pytest.raises(RequestFailed) as raised:
         handles[7].result(DEADLINE_S)
     assert (raised.value.code, raised.value.retry) == ("pipeline_error", True)
@@ -103,7 +103,7 @@ def test_a_request_that_raises_fails_alone(client: Client, start_worker: StartWo
 
 
 def test_no_request_text_reaches_the_log(client: Client, start_worker: StartWorker) -> None:
-    worker = start_worker(faulty=True)
+    worker = start_worker(app="faulty_worker")
     client.recommend("secretword film", timeout=DEADLINE_S)
     with pytest.raises(RequestFailed):
         client.recommend("secretword raisefault", timeout=DEADLINE_S)

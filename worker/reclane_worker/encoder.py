@@ -198,7 +198,9 @@ class SentenceEncoder:
         in a text of two languages they would only blur the vector with unknown tokens."""
         if text.isascii():
             return text
-        kept = "".join(c if not script(c) or self._knowledge(script(c)) > 0.5 else " " for c in text)
+        kept = "".join(
+            c if not script(c) or self._knowledge(script(c)) > 0.5 else " " for c in text
+        )
         return kept if any(script(c) for c in kept) else text
 
     def _knowledge(self, name: str) -> float:

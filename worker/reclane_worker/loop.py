@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Final, TypeVar
 
 from reclane import wire
@@ -34,7 +35,9 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 LEAD_S: Final = 0.010  # prepare the next batch this long before the running one should end
-PREPARE_S: Final = 1.0  # predicted time to decode and tokenise one lease
+PREPARE_S: Final = 1.0  # predicted time to tokenise one lease
+CELERY_RETRY_S: Final = 2.0  # pause before a message whose callbacks could not be sent runs again
+LOG_EVERY: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +156,19 @@ class LaneLoop(threading.Thread):
         """Check every message, end those that need no run, and group the rest into batches."""
         if not leased.entries:
             return []
-        with self._stopwatch.watch("preparing a lease", PREPARE_S):
-            read, ended = decode(leased.entries, leased.now_ms)
-            ids = [message.id for _, message in read]
-            checked = triage(
-                read,
-                now_ms=leased.now_ms,
-                answered=self._patiently(lambda: self._lane.terminal(ids)),
-                revoked=self._revoked,
-                max_attempts=self._settings.max_attempts,
-            )
-            self._end(ended + checked.ended)
-            for entry, due_ms in checked.parked:
-                self._park(entry, due_ms)
-            return self._group(checked.jobs)
+        read, ended = decode(leased.entries, leased.now_ms)
+        ids = [message.id for _, message in read]
+        checked = triage(
+            read,
+            now_ms=leased.now_ms,
+            answered=self._patiently(lambda: self._lane.terminal(ids)),
+            revoked=self._revoked,
+            max_attempts=self._settings.max_attempts,
+        )
+        self._end(ended + checked.ended)
+        for entry, due_ms in checked.parked:
+            self._park(entry, due_ms)
+        return self._group(checked.jobs)
 
     def _park(self, entry: Entry, due_ms: int) -> None:
         self._patiently(lambda: self._lane.give_back([entry.field], due_ms))
@@ -174,9 +176,10 @@ class LaneLoop(threading.Thread):
     def _group(self, jobs: Sequence[Job]) -> list[list[tuple[Job, Prepared]]]:
         """Batches in the order to run. A request that was on the device when a process died
         runs with nothing beside it: if it is the culprit, nobody goes down with it again."""
-        prepared = self._pipeline.prepare(
-            [job.request for job in jobs], [job.queued_ms for job in jobs]
-        )
+        with self._stopwatch.watch("preparing requests", PREPARE_S):
+            prepared = self._pipeline.prepare(
+                [job.request for job in jobs], [job.queued_ms for job in jobs]
+            )
         failed = [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Failure)]
         if failed:
             self._commit([job for job, _ in failed], [failure for _, failure in failed])
@@ -264,7 +267,7 @@ class LaneLoop(threading.Thread):
             self._finisher.finish(message, outcome)
         except Exception as error:
             _log.error("request %s: Celery's side failed with %s", message.id, type(error).__name__)
-            self._patiently(lambda: self._lane.give_back([entry.field]))
+            self._park(entry, int((time.time() + CELERY_RETRY_S) * 1e3))
             return False
         return True
 
@@ -300,13 +303,15 @@ class LaneLoop(threading.Thread):
     def _patiently(self, call: Callable[[], _T]) -> _T:
         """Repeat an idempotent call until Redis answers; a drain has its own bound."""
         pause_s = 0.05
-        while True:
+        for attempt in count():
             try:
                 return call()
             except PASSING_ERRORS as error:
-                _log.warning("Redis is away (%s); trying again", type(error).__name__)
+                if attempt % LOG_EVERY == 0:
+                    _log.warning("Redis is away (%s); trying again", type(error).__name__)
                 time.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)
+        raise AssertionError("count() does not end")
 
     def _leave(self) -> None:
         """Give back what was leased and not run, then the lease."""

@@ -6,7 +6,6 @@ from typing import Self
 
 from pydantic import Field
 
-from reclane._scripts import RESULT_TTL_S
 from reclane.settings import Settings
 
 MAX_LEASE_MESSAGES = 500
@@ -41,8 +40,6 @@ class WorkerSettings(Settings):
     drain_s: float | None = Field(default=None, gt=0)
     """Bound on a drain; default 5 s + 4 x the predicted time of the running batch."""
 
-    result_ttl_s: int = Field(default=RESULT_TTL_S, ge=1, le=86_400 * 7)
-    """Results are bounded by rate x ttl x size: 10 items take about 1.7 KB."""
     dense_weight: float = Field(default=0.6, ge=0, le=1)
     """Weight of the vector score; the lexical score has the rest."""
     history_decay: float = Field(default=0.9, gt=0, le=1)
