@@ -1,5 +1,6 @@
 """What tests share beside fixtures: deadlines, waiting, and a proxy that cuts replies."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -135,8 +136,6 @@ def _replies(near: socket.socket, far: socket.socket, cut: threading.Event) -> N
 
 def _close(*sockets: socket.socket) -> None:
     for one in sockets:
-        try:
+        with contextlib.suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
         one.close()

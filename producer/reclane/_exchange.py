@@ -76,6 +76,8 @@ def merge(request: RecommendRequest | str | None, fields: dict[str, Any]) -> Rec
         if fields:
             raise InvalidRequest("give a RecommendRequest, or a query with fields, not both")
         return request
+    if request is not None and "query" in fields:
+        raise InvalidRequest("the query is given twice, by position and by name")
     return parse_request(fields if request is None else {"query": request, **fields})
 
 

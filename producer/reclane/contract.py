@@ -23,6 +23,7 @@ VERSION: Final = 1
 MAX_QUERY_BYTES: Final = 16_384
 MAX_ID_CHARS: Final = 256
 MAX_HISTORY: Final = 1_000
+MAX_WEIGHT: Final = 1e6
 MAX_K: Final = 500
 MAX_OFFSET: Final = 10_000
 MAX_IDS: Final = 10_000  # exclude, candidates
@@ -87,7 +88,8 @@ def _expand_shorthand(value: Any) -> Any:
 
 
 Filter = Annotated[Eq | In | AnyOf | Range, BeforeValidator(_expand_shorthand)]
-WeightedId = Annotated[tuple[Id, float], Field(strict=False)]
+Weight = Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]
+WeightedId = Annotated[tuple[Id, Weight], Field(strict=False)]
 
 
 class RecommendRequest(_Model):
@@ -201,6 +203,13 @@ class Failure(_Model):
     retry: bool = False
 
 
+_SHOWN_CHARS: Final = 100
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= _SHOWN_CHARS else "(long name)"
+
+
 def parse_request(data: Any) -> RecommendRequest:
     """Validate a plain dict, or return a request as it is.
 
@@ -219,6 +228,6 @@ def explain_validation(error: ValidationError) -> str:
     """The field and the reason of each problem, without the input: it may be private."""
     problems = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        where = ".".join(str(part) for part in problem["loc"]) or "request"
-        problems.append(f"{where}: {problem['msg']}")
+        where = ".".join(_shown(str(part)) for part in problem["loc"][:6]) or "request"
+        problems.append(f"{where}: {problem['msg'][:_SHOWN_CHARS]}")
     return "; ".join(problems[:10])

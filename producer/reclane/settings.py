@@ -1,15 +1,15 @@
 """Settings of a producer: environment (prefix RECLANE_), then .env, then defaults."""
 
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.connection import parse_url
 
 from reclane.contract import explain_validation
 from reclane.errors import InvalidSettings
 
-_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
+_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class Settings(BaseSettings):
@@ -32,8 +32,15 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in _SCHEMES:
+        text = value.get_secret_value()
+        if not text.startswith(_SCHEMES):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        try:
+            port = parse_url(text).get("port", 0)  # type: ignore[no-untyped-call]
+        except Exception:
+            port = -1
+        if not 0 <= port < 65_536:  # the parser's own message would quote the password
+            raise ValueError("cannot be read; write redis://[user:password@]host:port/database")
         return value
 
     @classmethod

@@ -7,6 +7,8 @@ celery.backends.base._get_result_meta (Celery 5.7); golden tests hold them toget
 
 import base64
 import json
+import math
+import re
 import socket
 from binascii import Error as BinasciiError
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ JSON_TYPE: Final = "application/json"
 SUCCESS: Final = "SUCCESS"
 FAILURE: Final = "FAILURE"
 REVOKED: Final = "REVOKED"
+_EXPONENT: Final = re.compile(rb"\d[eE]\+?\d{3}")
+_LATEST_S: Final = 1e11  # the year 5138
 READY: Final = frozenset({SUCCESS, FAILURE, REVOKED})
 
 
@@ -206,9 +210,21 @@ def _body(
 
 def _json(data: bytes, what: str, task_id: str | None) -> Any:
     try:
-        return from_json(data, allow_inf_nan=False)
+        value = from_json(data, allow_inf_nan=False)
     except ValueError:
         raise WireError(f"the {what} is not valid JSON", task_id) from None
+    # The parser reads 1e400 as infinity all the same; only an exponent can get there.
+    if _EXPONENT.search(data) and not _finite(value):
+        raise WireError(f"the {what} holds a number that is not finite", task_id)
+    return value
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_finite, value.values()))
+    return all(map(_finite, value)) if isinstance(value, list) else True
 
 
 def _seconds(value: Any, name: str, task_id: str) -> float | None:
@@ -224,8 +240,11 @@ def _seconds(value: Any, name: str, task_id: str) -> float | None:
 
 
 def _sent(headers: dict[str, Any]) -> float | None:
+    """Seconds since the epoch; nonsense counts as absent: it only feeds a timing."""
     sent = headers.get("reclane_sent")
-    return float(sent) if isinstance(sent, int | float) else None
+    if not isinstance(sent, int | float) or not 0 <= sent < _LATEST_S:
+        return None
+    return float(sent)
 
 
 # ---- results ----------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_weights_that_could_run_code_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["package:not_installed_here", "nobody/never-published-this"])
 def test_a_missing_model_says_what_to_do(model: str) -> None:
-    with pytest.raises(ModelUnusable, match="not installed|give a folder in RECLANE_MODEL"):
+    with pytest.raises(ModelUnusable, match=r"not installed|give a folder in RECLANE_MODEL"):
         load_encoder(WorkerSettings.load(model=model))
 
 

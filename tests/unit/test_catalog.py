@@ -216,7 +216,7 @@ def change_manifest(folder: Path, **changes: object) -> None:
 
 def test_a_manifest_that_names_no_digest_is_refused(copy: Path, encoder: Encoder) -> None:
     change_manifest(copy, files={})
-    with pytest.raises(CatalogDamaged, match="SHA-256"):
+    with pytest.raises(CatalogDamaged, match="was altered"):
         load_catalog("shop", copy, encoder)
 
 
@@ -226,7 +226,6 @@ def test_a_newer_format_is_refused(copy: Path, encoder: Encoder) -> None:
         load_catalog("shop", copy, encoder)
 
 
-@pytest.mark.xfail(strict=True, reason="version and items of the manifest are taken on trust")
 @pytest.mark.parametrize("changes", [{"version": "000000000000"}, {"items": 31}])
 def test_a_manifest_altered_by_hand_is_refused(
     changes: dict[str, object], copy: Path, encoder: Encoder
@@ -302,7 +301,6 @@ def test_an_interrupted_replacement_keeps_the_old_folder(
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
-@pytest.mark.xfail(strict=True, reason="published, then OSError; the old link is left as .name-old")
 def test_replace_works_where_the_folder_is_a_link(
     shop: list[SourceItem], copy: Path, encoder: Encoder
 ) -> None:
@@ -313,7 +311,6 @@ def test_replace_works_where_the_folder_is_a_link(
     assert {path.name for path in copy.parent.iterdir()} == {"copy", "current"}
 
 
-@pytest.mark.xfail(strict=True, reason="NotADirectoryError after the user's file was moved away")
 def test_replace_refuses_a_file_and_keeps_it(
     shop: list[SourceItem], encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -323,7 +320,6 @@ def test_replace_refuses_a_file_and_keeps_it(
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.xfail(strict=True, reason="--replace removes any folder, whatever it holds")
 def test_replace_refuses_a_folder_that_is_no_catalog(
     shop: list[SourceItem], encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -358,7 +354,6 @@ def test_the_stand_in_gives_unit_vectors_that_depend_on_the_text_alone(encoder: 
     assert torch.equal(alone[0], vectors[0])
 
 
-@pytest.mark.xfail(strict=True, reason="a bare ValueError, or a dimension of zero or less")
 @pytest.mark.parametrize("model", ["hash:", "hash:abc", "hash:0", "hash:-1"])
 def test_a_stand_in_without_a_usable_dimension_is_refused(model: str) -> None:
     with pytest.raises(ReclaneError):

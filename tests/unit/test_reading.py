@@ -171,7 +171,7 @@ def test_blank_lines_are_skipped_but_counted(tmp_path: Path) -> None:
         ('{"id": true, "title": "a"}', "id is not a string"),
         ('{"id": 1.5, "title": "a"}', "id is not a string"),
         (json.dumps({"id": "x" * 257, "title": "a"}), "id is longer than 256 characters"),
-        ('{"id": "1", "title": 7}', "title is not a string"),
+        ('{"id": "1", "title": true}', "title is not a string"),
         ('{"id": "1", "title": "a", "text": []}', "text is not a string"),
         ('{"id": "1", "title": "", "text": null}', "title and text are both missing"),
         ('{"id": "1", "title": "a", "x": {"y": 1}}', "attribute x is an object; flatten it"),
@@ -193,8 +193,14 @@ def test_a_bad_json_row_is_reported_and_skipped(
     assert bad.reason.startswith(reason)
 
 
+def test_a_numeric_title_is_text(tmp_path: Path) -> None:
+    items, bad = read(write(tmp_path / "items.jsonl", '{"id": "1", "title": 1917}\n'))
+    assert [item.title for item in items] == ["1917"]
+    assert not bad
+
+
 def test_the_id_of_a_bad_row_is_still_free(tmp_path: Path) -> None:
-    content = '{"id": "1", "title": 7}\n{"id": "1", "title": "a"}\n'
+    content = '{"id": "1", "title": []}\n{"id": "1", "title": "a"}\n'
     items, bad = read(write(tmp_path / "items.jsonl", content))
     assert [item.title for item in items] == ["a"]
     assert [row.line for row in bad] == [1]

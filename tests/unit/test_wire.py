@@ -475,19 +475,15 @@ def test_a_time_of_sending_that_is_no_number_is_unknown(sent: Any) -> None:
     assert wire.decode_message(raw).sent is None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="float() of a huge integer raises OverflowError, not WireError"
-)
 def test_a_time_of_sending_past_every_float_is_no_crash() -> None:
     raw = json.dumps(envelope(headers={"reclane_sent": 10**400})).encode()
     assert wire.decode_message(raw).id == "t-1"
 
 
-@pytest.mark.xfail(strict=True, reason="from_json(allow_inf_nan=False) reads 1e400 as infinity")
 def test_a_number_past_every_float_is_refused_in_a_body() -> None:
     text = b'[[{"query": "a", "context": {"a": 1e400}}], {}, {}]'
     raw = json.dumps(envelope(body=base64.b64encode(text).decode())).encode()
-    assert "valid JSON" in str(refusal(raw))
+    assert "not finite" in str(refusal(raw))
 
 
 # ---- fuzz

@@ -50,15 +50,16 @@ class CostLine:
         self._seen.append((tokens, seconds))
 
     def predict(self, tokens: int) -> float:
-        """Least squares, never below zero nor below what the slope through the origin says."""
+        """Least squares, but never below the mean cost of a token times `tokens`: a line fitted
+        to batches of one size says little about much longer ones."""
         if not self._seen:
             return self._initial_s
         count = len(self._seen)
         mean_t = sum(t for t, _ in self._seen) / count
         mean_s = sum(s for _, s in self._seen) / count
+        by_rate_s = mean_s / max(mean_t, 1.0) * tokens
         spread = sum((t - mean_t) ** 2 for t, _ in self._seen)
         if spread == 0:
-            return mean_s * max(1.0, tokens / max(mean_t, 1.0))
+            return max(mean_s, by_rate_s)
         slope = sum((t - mean_t) * (s - mean_s) for t, s in self._seen) / spread
-        slope = max(slope, 0.0)
-        return max(mean_s + slope * (tokens - mean_t), 0.0)
+        return max(mean_s + slope * (tokens - mean_t), by_rate_s)

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from tempfile import mkdtemp
@@ -47,11 +46,12 @@ def build_catalog(
     The folder appears complete or not at all: it is written beside `out` and renamed.
 
     Raises:
-        CatalogError: `out` exists and `replace` is not set.
+        CatalogError: `out` exists and `replace` is not set, or is no catalog; or no item has one
+            of the fields.
         ItemsInvalid: from reading the items.
     """
-    if out.exists() and not replace:
-        raise CatalogError(f"{out} exists; choose another folder or pass --replace")
+    out = out.resolve()
+    _check_place(out, replace)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -61,6 +61,19 @@ def build_catalog(
         return manifest
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_place(out: Path, replace: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise CatalogError(f"{out} is a file; choose another name")
+    if not any(out.iterdir()):
+        return
+    if not (out / layout.MANIFEST).is_file():
+        raise CatalogError(f"{out} holds something else than a catalog; choose another folder")
+    if not replace:
+        raise CatalogError(f"{out} exists; choose another folder or pass --replace")
 
 
 def indexed_text(item: SourceItem, fields: tuple[str, ...]) -> str:
@@ -83,17 +96,21 @@ def _write_parts(
     progress: Progress,
 ) -> int:
     lexical = LexicalBuilder()
+    unseen = set(fields) - {"title", "text"}
     raw_vectors = folder / "vectors.raw"
     count = 0
     with (folder / layout.ITEMS).open("wb") as lines, raw_vectors.open("wb") as vectors:
         for chunk in _chunks(items):
             texts = [indexed_text(item, fields) for item in chunk]
             for item, text in zip(chunk, texts, strict=True):
+                unseen.difference_update(item.attributes)
                 lines.write(_line(item))
                 lexical.add(text)
             for part in _encode(texts, encoder, vectors):
                 count += part
                 progress(count)
+    if unseen and count:
+        raise CatalogError(f"no item has a field {', '.join(sorted(unseen))}; see --fields")
     _store_vectors(raw_vectors, folder, count, encoder.dim)
     index = lexical.build()
     save_file(tensors_of(index), folder / layout.LEXICAL)
@@ -147,7 +164,7 @@ def _write_manifest(
     digests = {name: layout.file_digest(folder / name) for name in layout.FILES}
     manifest = layout.Manifest(
         format=layout.FORMAT,
-        version=sha256("".join(digests.values()).encode()).hexdigest()[:12],
+        version=layout.version_of(digests),
         model=encoder.name,
         model_revision=encoder.revision,
         pooling=encoder.pooling,

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -111,6 +111,8 @@ def load_catalog(name: str, folder: Path, encoder: Encoder) -> Catalog:
     lines = (folder / ITEMS).read_bytes().splitlines()
     rows = [from_json(line) for line in lines]
     ids = [row["id"] for row in rows]
+    if len(ids) != manifest.items:
+        raise CatalogDamaged(f"{folder / MANIFEST} was altered; build the catalog again")
     vectors = load_file(folder / VECTORS)["vectors"]
     vocabulary = json.loads((folder / VOCABULARY).read_text("utf-8"))
     lexical = restore(vocabulary, load_file(folder / LEXICAL), len(ids))
@@ -127,12 +129,19 @@ def load_catalog(name: str, folder: Path, encoder: Encoder) -> Catalog:
     )
 
 
+def version_of(digests: Mapping[str, str]) -> str:
+    """The version that files with these SHA-256 make."""
+    return hashlib.sha256("".join(digests[name] for name in FILES).encode()).hexdigest()[:12]
+
+
 def verify(folder: Path, manifest: Manifest) -> None:
-    """Compare every file with the manifest's SHA-256.
+    """Compare every file with the manifest's SHA-256, and the version with the files.
 
     Raises:
         CatalogDamaged: naming the first file that is missing or differs.
     """
+    if set(manifest.files) != set(FILES) or manifest.version != version_of(manifest.files):
+        raise CatalogDamaged(f"{folder / MANIFEST} was altered; build the catalog again")
     for name in FILES:
         try:
             digest = file_digest(folder / name)

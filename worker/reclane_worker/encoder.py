@@ -22,6 +22,8 @@ KNOWN_SCRIPT_PIECES: Final = 1_000
 """A script with this many vocabulary pieces counts as fully known. all-MiniLM-L6-v2 has 27,000
 Latin pieces and some 250 Han characters; multilingual vocabularies have several thousand."""
 
+MAX_DIM: Final = 65_536
+READABLE: Final = 0.5  # knowledge of a script above which its letters are kept
 _NEEDED_FILES: Final = [
     "*.json",
     "*.txt",
@@ -65,7 +67,10 @@ def load_encoder(settings: WorkerSettings) -> Encoder:
     if settings.model.startswith("hash:"):
         from reclane_worker.hashing import HashEncoder
 
-        return HashEncoder(int(settings.model.removeprefix("hash:")), device)
+        size = settings.model.removeprefix("hash:")
+        if not size.isdecimal() or not 1 <= int(size) <= MAX_DIM:
+            raise ModelUnusable(f"RECLANE_MODEL={settings.model}: write hash:384, or another size")
+        return HashEncoder(int(size), device)
     folder = resolve_folder(settings.model, settings.model_revision)
     return SentenceEncoder(settings.model, folder, device)
 
@@ -199,7 +204,7 @@ class SentenceEncoder:
         if text.isascii():
             return text
         kept = "".join(
-            c if not script(c) or self._knowledge(script(c)) > 0.5 else " " for c in text
+            c if not script(c) or self._knowledge(script(c)) > READABLE else " " for c in text
         )
         return kept if any(script(c) for c in kept) else text
 

@@ -4,9 +4,7 @@ Works on whole batches and knows nothing of Redis: the lane's loop, `reclane eva
 ordinary Celery task all call it.
 """
 
-import logging
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -18,11 +16,9 @@ from reclane_worker.answering import Answer, batch_shape, build_answer
 from reclane_worker.batching import Limits, plan
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder, describe
-from reclane_worker.preparing import Prepared, Preparer, as_failure
+from reclane_worker.preparing import Prepared, Preparer, failure_of
 from reclane_worker.retrieval import intent_vectors, retrieve
 from reclane_worker.settings import WorkerSettings
-
-_log = logging.getLogger(__name__)
 
 _BATCH_TOKENS: Final = {"cpu": 1_024, "cuda": 16_384}
 _OVERHEAD_TOKENS: Final = {"cpu": 32, "cuda": 4_096}
@@ -83,7 +79,7 @@ class Pipeline:
             raise RequestFailed(f"{len(batch)} requests gave {len(answers)} answers", "internal")
         except Exception as error:
             if len(batch) == 1:
-                return [_failure_of(error)]
+                return [failure_of(error)]
         middle = len(batch) // 2
         return self.run(batch[:middle]) + self.run(batch[middle:])
 
@@ -115,15 +111,4 @@ def batch_limits(encoder: Encoder, settings: WorkerSettings) -> Limits:
         max_tokens=settings.batch_tokens or _BATCH_TOKENS.get(kind, _BATCH_TOKENS["cpu"]),
         max_requests=settings.batch_requests,
         overhead_tokens=_OVERHEAD_TOKENS.get(kind, _OVERHEAD_TOKENS["cpu"]),
-    )
-
-
-def _failure_of(error: Exception) -> Failure:
-    """An exception's message may quote the request: log only its kind and its place."""
-    if isinstance(error, RequestFailed):
-        return as_failure(error)
-    place = "".join(traceback.format_tb(error.__traceback__)[-3:])
-    _log.error("a request failed alone with %s\n%s", type(error).__name__, place)
-    return Failure(
-        code="pipeline_error", message=f"the pipeline raised {type(error).__name__}", retry=True
     )

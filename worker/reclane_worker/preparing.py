@@ -1,6 +1,8 @@
 """First half of the main path: a request becomes text, tokens and item positions, on the host."""
 
+import logging
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +11,8 @@ from reclane.errors import RequestFailed
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder, Tokens
 from reclane_worker.text import normalise
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +48,28 @@ class Preparer:
         """Normalise and tokenise all at once; `queued_ms` is each request's age."""
         started = time.perf_counter()
         texts = [normalise(request.query or "") for request in requests]
-        tokens = self._encoder.tokenise(texts, "query")
+        tokens = self._tokenise(texts)
         spent_ms = (time.perf_counter() - started) * 1e3
         prepared: list[Prepared | Failure] = []
         for request, text, ids, queued in zip(requests, texts, tokens, queued_ms, strict=True):
+            if isinstance(ids, Failure):
+                prepared.append(ids)
+                continue
             try:
                 prepared.append(self._one(request, text, ids, queued, spent_ms))
-            except RequestFailed as error:
-                prepared.append(as_failure(error))
+            except Exception as error:
+                prepared.append(failure_of(error))
         return prepared
+
+    def _tokenise(self, texts: list[str]) -> list[Tokens | Failure]:
+        """All at once; a text that makes the tokenizer raise fails alone."""
+        try:
+            return list(self._encoder.tokenise(texts, "query"))
+        except Exception as error:
+            if len(texts) == 1:
+                return [failure_of(error)]
+        middle = len(texts) // 2
+        return self._tokenise(texts[:middle]) + self._tokenise(texts[middle:])
 
     def _one(
         self, request: RecommendRequest, text: str, tokens: Tokens, queued: float, spent_ms: float
@@ -61,6 +78,8 @@ class Preparer:
         catalog.attributes.check(request.filters)
         history = self._history(request, catalog)
         if not text and not history:
+            if request.query:
+                raise RequestFailed("the query has no visible character", "empty_query")
             if request.history:
                 raise RequestFailed(
                     "no history item is in the catalog; add a query", "unknown_items"
@@ -91,6 +110,13 @@ class Preparer:
         return weights
 
 
-def as_failure(error: RequestFailed) -> Failure:
-    """The failure that is stored for an error of ours."""
-    return Failure(code=error.code, message=error.message, retry=error.retry)
+def failure_of(error: Exception) -> Failure:
+    """What is stored for an exception. Its message may quote the request: only its kind and its
+    place are logged."""
+    if isinstance(error, RequestFailed):
+        return Failure(code=error.code, message=error.message, retry=error.retry)
+    place = "".join(traceback.format_tb(error.__traceback__)[-3:])
+    _log.error("a request failed alone with %s\n%s", type(error).__name__, place)
+    return Failure(
+        code="pipeline_error", message=f"the pipeline raised {type(error).__name__}", retry=True
+    )

@@ -4,7 +4,8 @@ from typing import Final
 
 import torch
 
-_TIE_STEP: Final = 1e-8
+_RESOLUTION: Final = 1e6
+_FLAT: Final = 1e-5  # scores closer together than this differ by rounding alone
 
 
 def dense_share(certainty: torch.Tensor, weight: float) -> torch.Tensor:
@@ -39,18 +40,20 @@ def _min_max(scores: torch.Tensor, eligible: torch.Tensor | None) -> torch.Tenso
     else:
         low = scores.masked_fill(~eligible, torch.inf).amin(1, keepdim=True)
         high = scores.masked_fill(~eligible, -torch.inf).amax(1, keepdim=True)
-    return (scores - low) / (high - low).clamp_min(1e-9)
+    span = high - low
+    return torch.where(span > _FLAT, (scores - low) / span.clamp_min(_FLAT), 0.0)
 
 
 def top(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The best `count` of each row: scores and positions (batch, count), best first.
 
-    Equal scores rank by catalog order: float64 holds a step per position that is smaller than
-    the distance between two float32 scores.
+    Scores equal to six decimals, as an answer shows them, rank by catalog order: what differs
+    less may be rounding, which depends on the batch. float64 holds both in one number.
     """
     size = scores.shape[1]
-    step = torch.arange(size, dtype=torch.float64, device=scores.device) * (_TIE_STEP / size)
-    _, positions = torch.topk(scores.double() - step, min(count, size), dim=1)
+    order = torch.arange(size, dtype=torch.float64, device=scores.device) / (2 * size)
+    keys = (scores.double() * _RESOLUTION).round() - order
+    _, positions = torch.topk(keys, min(count, size), dim=1)
     return scores.gather(1, positions), positions
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from reclane.contract import RecommendRequest
+from reclane.errors import RequestFailed
 from reclane_worker import ranking
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder
@@ -15,7 +16,7 @@ from reclane_worker.preparing import Prepared
 
 HISTORY_WEIGHT: Final = 0.5  # of the history vector beside a query's, both of length one
 MAX_CELLS: Final = 32_000_000  # scores held at once: 128 MB of float32 for each kind of score
-MIN_POOL: Final = 50  # candidates that diversity chooses from
+DIVERSITY_POOL: Final = 500  # candidates that diversity orders, the same for every page
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,10 @@ def intent_vectors(
     intent = torch.zeros(len(batch), encoder.dim, device=device)
     with_text = [row for row, one in enumerate(batch) if one.tokens]
     if with_text:
-        intent[with_text] = encoder.encode([batch[row].tokens for row in with_text], "query")
+        vectors = encoder.encode([batch[row].tokens for row in with_text], "query")
+        if vectors.shape != (len(with_text), encoder.dim):  # assigning would broadcast one row
+            raise RequestFailed("the encoder lost a request of the batch", "internal", True)
+        intent[with_text] = vectors
     trust = torch.tensor([one.trust for one in batch], device=device)
     with_history = [row for row, one in enumerate(batch) if one.history]
     if not with_history:
@@ -129,7 +133,7 @@ def _eligible(
 
 def _pool(request: RecommendRequest) -> int:
     wanted = request.offset + request.k
-    return max(MIN_POOL, 5 * wanted) if request.diversity else wanted
+    return max(DIVERSITY_POOL, wanted) if request.diversity else wanted
 
 
 def _pick(
@@ -140,8 +144,11 @@ def _pick(
     passing = torch.isfinite(scores)
     scores, positions = scores[passing], positions[passing]
     if request.diversity and len(scores):
-        vectors = catalog.vectors[positions.to(catalog.vectors.device)].cpu()
-        order = ranking.diversify(scores, vectors, request.diversity, request.offset + request.k)
+        pool = positions[:DIVERSITY_POOL]
+        vectors = catalog.vectors[pool.to(catalog.vectors.device)].cpu()
+        wanted = request.offset + request.k
+        order = ranking.diversify(scores[: len(pool)], vectors, request.diversity, wanted)
+        order += range(len(pool), len(scores))  # beyond the pool by relevance
         scores, positions = scores[order], positions[order]
     page = slice(request.offset, request.offset + request.k)
     return Picked(positions[page].tolist(), scores[page].tolist(), matched)

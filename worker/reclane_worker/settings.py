@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field
 
+from reclane.errors import InvalidSettings
 from reclane.settings import Settings
 
 MAX_LEASE_MESSAGES = 500
@@ -46,11 +47,21 @@ class WorkerSettings(Settings):
     """Weight of a history item relative to the next newer one."""
 
     def catalogs(self) -> dict[str, Path]:
-        """Catalog name -> folder; a bare folder is named after itself."""
+        """Catalog name -> folder; a bare folder is named after itself.
+
+        Raises:
+            InvalidSettings: two catalogs have one name.
+        """
         found: dict[str, Path] = {}
         for part in filter(None, (p.strip() for p in self.catalog.split(","))):
-            name, _, folder = part.rpartition("=")
-            found[name or Path(folder).name] = Path(folder)
+            name, _, folder = part.partition("=")
+            if "/" in name or not folder:  # a bare folder, perhaps with = in its path
+                name, folder = Path(part).name, part
+            if name in found:
+                raise InvalidSettings(
+                    f"RECLANE_CATALOG names two catalogs {name!r}; write name=folder,name=folder"
+                )
+            found[name] = Path(folder)
         return found
 
     @classmethod

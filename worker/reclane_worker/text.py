@@ -6,6 +6,8 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
+import regex
+
 # Scripts written without spaces between words get character bigrams; others whole words.
 _UNSPACED: Final = re.compile(
     "["
@@ -14,8 +16,8 @@ _UNSPACED: Final = re.compile(
     "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
     "]+"
 )
-_WORD: Final = re.compile(r"\w+")
-_INVISIBLE: Final = re.compile("[\u0000-\u0008\u000b-\u001f\u007f\u200b-\u200f\u2060\ufeff]")
+_WORD: Final = regex.compile(r"[\w\p{M}]+")  # a combining mark belongs to its word
+_INVISIBLE: Final = re.compile("[\u0000-\u0008\u000e-\u001f\u007f\u200b-\u200f\u2060\ufeff]")
 _SPACES: Final = re.compile(r"\s+")
 
 

@@ -54,6 +54,10 @@ def decode(
         except WireError as error:
             failure = Failure(code=error.code, message=str(error))
             bad.append(_failed(entry, None, failure, now_ms, error.task_id or "", dead=True))
+        except Exception as error:
+            # Nothing that one message holds may end the thread: the next worker would follow.
+            failure = Failure(code=WireError.code, message=f"unreadable ({type(error).__name__})")
+            bad.append(_failed(entry, None, failure, now_ms, "", dead=True))
     return read, bad
 
 
@@ -100,6 +104,9 @@ def _admit(
         except (InvalidRequest, WireError) as error:
             failure = Failure(code=error.code, message=str(error))
             result.ended.append(_failed(entry, message, failure, now_ms, message.id))
+        except Exception as error:
+            failure = Failure(code="invalid_request", message=f"unusable ({type(error).__name__})")
+            result.ended.append(_failed(entry, message, failure, now_ms, message.id, dead=True))
         else:
             queued_ms = max(0.0, now_ms - message.sent * 1000) if message.sent else 0.0
             result.jobs.append(Job(entry, message, request, queued_ms))
@@ -108,8 +115,12 @@ def _admit(
 def end_with(job: Job, meta: bytes) -> Ending:
     """The ending of a job that ran; `ignore_result` stores nothing."""
     message = job.message
-    kept = b"" if message.ignore_result else meta
-    return Ending(job.entry.field, message.id, kept, notify_channel(message))
+    return Ending(job.entry.field, message.id, _kept(message, meta), notify_channel(message))
+
+
+def _kept(message: wire.Message, meta: bytes) -> bytes:
+    """A message that ignores its result stores nothing, failures included, as Celery does."""
+    return b"" if message.ignore_result else meta
 
 
 def notify_channel(message: wire.Message) -> str:
@@ -119,7 +130,7 @@ def notify_channel(message: wire.Message) -> str:
 
 def _revoked(entry: Entry, message: wire.Message, reason: str, now_ms: int) -> Ended:
     meta = wire.encode_revoked(message.id, reason, now_ms / 1000)
-    ending = Ending(entry.field, message.id, meta, notify_channel(message))
+    ending = Ending(entry.field, message.id, _kept(message, meta), notify_channel(message))
     return Ended(entry, message, ending, reason)
 
 
@@ -132,6 +143,8 @@ def _failed(
     dead: bool = False,
 ) -> Ended:
     meta = wire.encode_failure(task_id, failure, now_ms / 1000) if task_id else b""
+    if message:
+        meta = _kept(message, meta)
     channel = notify_channel(message) if message else ""
     letter = dead_letter(entry, task_id, failure, now_ms) if dead else b""
     ending = Ending(entry.field, task_id, meta, channel, letter)

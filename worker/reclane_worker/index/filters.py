@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,8 @@ from reclane.contract import AnyOf, Eq, Filter, In, Range, Scalar
 from reclane.errors import RequestFailed
 
 Mask = npt.NDArray[np.bool_]
+
+_EXACT: Final = 2**53
 
 
 class Attributes:
@@ -97,7 +99,10 @@ class Attributes:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether float64 holds the value exactly; larger integers are ids, matched as such."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return -_EXACT <= value <= _EXACT
+    return isinstance(value, float)
 
 
 def _key(value: Any) -> Any:
