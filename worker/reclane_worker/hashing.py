@@ -23,10 +23,11 @@ class HashEncoder:
         return [[hash_term(term) for term in terms(normalise(text))] or [0] for text in texts]
 
     def encode(self, tokens: Sequence[Tokens], role: Role) -> torch.Tensor:
-        vectors = torch.zeros(len(tokens), self.dim)  # (batch, dim)
-        for row, sequence in enumerate(tokens):
-            for token in sequence:
-                vectors[row, token % self.dim] += 1.0 if token & 1 << 40 else -1.0
+        cells = [r * self.dim + t % self.dim for r, sequence in enumerate(tokens) for t in sequence]
+        signs = [1.0 if t & 1 << 40 else -1.0 for sequence in tokens for t in sequence]
+        flat = torch.zeros(len(tokens) * self.dim)
+        flat.index_add_(0, torch.tensor(cells), torch.tensor(signs))
+        vectors = flat.view(len(tokens), self.dim)  # (batch, dim)
         return torch.nn.functional.normalize(vectors, dim=1).to(self.device)
 
     def trust(self, text: str, tokens: Tokens) -> float:
