@@ -126,7 +126,9 @@ class SentenceEncoder:
 
     def __init__(self, name: str, folder: Path, device: torch.device) -> None:
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             self._model: Any = SentenceTransformer(
                 str(folder),
