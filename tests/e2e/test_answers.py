@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,26 @@ def test_eval_on_real_requests_beats_bm25_where_the_model_reads_the_language() -
     scores = json.loads(done.stdout)["scores"]
     assert scores["reclane"]["R@10"]["mean"] > scores["bm25"]["R@10"]["mean"] + 0.1
     assert scores["reclane"]["R@10"]["n"] == 80
+
+
+def test_serving_goes_on_until_interrupted_and_then_stops_everything() -> None:
+    command = [RECLANE, "demo", "--serve", "--requests", "0"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        try:
+            url = ""
+            for line in process.stdout:  # ends with the process; pytest's timeout bounds it
+                found = re.search(r"export RECLANE_REDIS_URL=(\S+)", line)
+                url = found[1] if found else url
+                if "RECLANE_CATALOG" in line:
+                    break
+            with Client(url) as client:
+                assert client.recommend("running shoes", k=3, timeout=DEADLINE_S).items
+            process.send_signal(signal.SIGINT)
+            assert "exit code 0; everything is stopped" in process.stdout.read()
+            assert process.wait(DEADLINE_S) == 0
+        finally:
+            process.kill()
+    with pytest.raises(redis.ConnectionError), redis.Redis.from_url(url) as gone:
+        gone.ping()
