@@ -47,7 +47,10 @@ class EmbeddedServer:
         ]
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [str(_binary()), *arguments], stdout=output, stderr=subprocess.STDOUT
+                [str(_binary()), *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C in the terminal is for whoever started it
             )
         give_up = time.monotonic() + START_TIMEOUT_S
         while not self._answers():

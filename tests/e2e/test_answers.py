@@ -105,7 +105,9 @@ def test_eval_on_real_requests_beats_bm25_where_the_model_reads_the_language() -
 def test_serving_goes_on_until_interrupted_and_then_stops_everything() -> None:
     command = [RECLANE, "demo", "--serve", "--requests", "0"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as process:
         assert process.stdout
         try:
             url = ""
@@ -116,7 +118,7 @@ def test_serving_goes_on_until_interrupted_and_then_stops_everything() -> None:
                     break
             with Client(url) as client:
                 assert client.recommend("running shoes", k=3, timeout=DEADLINE_S).items
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
             assert "exit code 0; everything is stopped" in process.stdout.read()
             assert process.wait(DEADLINE_S) == 0
         finally:

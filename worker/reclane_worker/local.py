@@ -51,7 +51,11 @@ class WorkerProcess:
         """
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                self.command, env=self.environment, stdout=output, stderr=subprocess.STDOUT
+                self.command,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C in the terminal is for whoever started it
             )
         give_up = time.monotonic() + START_TIMEOUT_S
         with redis.Redis.from_url(self._url) as client:

@@ -1,6 +1,8 @@
 """`reclane demo`: a queue, a worker, real weights and a catalog, all on this machine."""
 
+import signal
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +34,7 @@ WAIT_S = 120.0
 def demo(serve: bool, requests: int, model: str) -> None:
     """See it work: queue, worker, model and catalog on this machine, then a burst of requests."""
     console = Console()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is stopped
     settings = WorkerSettings.from_environment(model=model)
     with TemporaryDirectory(prefix="reclane-demo-") as name, EmbeddedServer() as server:
         folder = Path(name)
