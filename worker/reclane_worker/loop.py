@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass, replace
 from itertools import count
+from traceback import format_tb
 from typing import Final, TypeVar
 
 from reclane import wire
@@ -100,7 +101,8 @@ class LaneLoop(threading.Thread):
             self._work()
             self._leave()
         except BaseException as error:
-            _log.exception("the lane thread failed")
+            place = "".join(format_tb(error.__traceback__)[-6:])  # the message may hold a request
+            _log.error("the lane thread failed with %s\n%s", type(error).__name__, place)
             end_process(EXIT_LANE, f"the lane thread died of {type(error).__name__}")
 
     def begin_drain(self) -> None:
