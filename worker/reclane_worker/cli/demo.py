@@ -34,7 +34,9 @@ WAIT_S = 120.0
 def demo(serve: bool, requests: int, model: str) -> None:
     """See it work: queue, worker, model and catalog on this machine, then a burst of requests."""
     console = Console()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is stopped
+    # So that everything is stopped; a shell's background jobs start with SIGINT ignored.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = WorkerSettings.from_environment(model=model)
     with TemporaryDirectory(prefix="reclane-demo-") as name, EmbeddedServer() as server:
         folder = Path(name)
