@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Final, Protocol, TypeVar
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
@@ -149,22 +150,31 @@ class Retrying:
 
 
 class Outstanding:
-    """The ids that await an answer. Each dict operation is atomic, so threads may share it."""
+    """The ids that await an answer. Threads may share it."""
 
     def __init__(self) -> None:
         self._futures: dict[str, list[SettableFuture]] = {}
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._futures)
 
     def add(self, task_id: str, future: SettableFuture) -> None:
-        self._futures.setdefault(task_id, []).append(future)
+        with self._lock:
+            self._futures.setdefault(task_id, []).append(future)
 
-    def drop(self, task_id: str) -> None:
-        self._futures.pop(task_id, None)
+    def drop(self, task_id: str, future: SettableFuture) -> None:
+        """Forget one waiter; others of the same id (one idempotency key) go on waiting."""
+        with self._lock:
+            rest = [other for other in self._futures.get(task_id, ()) if other is not future]
+            if rest:
+                self._futures[task_id] = rest
+            else:
+                self._futures.pop(task_id, None)
 
     def ids(self) -> list[str]:
-        return list(self._futures)
+        with self._lock:
+            return list(self._futures)
 
     def wanted(self, ids: Iterable[str]) -> list[str]:
         """Those of `ids` that somebody still awaits."""
@@ -184,7 +194,9 @@ class Outstanding:
             self._finish(task_id, error)
 
     def _finish(self, task_id: str, result: Recommendation | ReclaneError) -> None:
-        for future in self._futures.pop(task_id, ()):
+        with self._lock:
+            futures = self._futures.pop(task_id, [])
+        for future in futures:
             if future.done():
                 continue
             if isinstance(result, ReclaneError):

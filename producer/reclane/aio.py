@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Self, TypeVar
@@ -63,6 +64,7 @@ class AsyncClient:
         self._redis: Any = connect(self._settings)  # redis-py types replies loosely
         self._channel = names.notify_channel(uuid4().hex)
         self._outstanding = _exchange.Outstanding()
+        self._pid = os.getpid()
         self._closed = False
         self._subscribed = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
@@ -100,10 +102,11 @@ class AsyncClient:
             handles.append(AsyncHandle(self, message.id, future))
         calls = list(_exchange.enqueue_calls(messages))
         try:
+            self._check_open()  # again: close() may have failed all waiters just before
             await self._retrying(lambda: self._push(calls))
         except BaseException:
-            for message in messages:
-                self._outstanding.drop(message.id)
+            for handle in handles:
+                self._outstanding.drop(handle.id, handle._future)
             raise
         return handles
 
@@ -178,6 +181,8 @@ class AsyncClient:
     def _check_open(self) -> None:
         if self._closed:
             raise ClientClosed("this client is closed; make a new one")
+        if os.getpid() != self._pid:
+            raise ClientClosed("this client was made before a fork; make one in each process")
 
     async def _ensure_listening(self) -> None:
         """Subscribe before the first enqueue; the slow re-read covers what this misses."""

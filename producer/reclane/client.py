@@ -1,6 +1,7 @@
 """The synchronous client: enqueue requests, await answers. Safe to share between threads."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -67,6 +68,7 @@ class Client:
         self._redis: Any = connect(self._settings)  # redis-py types replies loosely
         self._channel = names.notify_channel(uuid4().hex)
         self._outstanding = _exchange.Outstanding()
+        self._pid = os.getpid()
         self._closed = threading.Event()
         self._subscribed = threading.Event()
         self._starting = threading.Lock()
@@ -105,10 +107,11 @@ class Client:
             handles.append(Handle(self, message.id, future))
         calls = list(_exchange.enqueue_calls(messages))
         try:
+            self._check_open()  # again: close() may have failed all waiters just before
             self._retrying(lambda: self._push(calls))
         except BaseException:
-            for message in messages:
-                self._outstanding.drop(message.id)
+            for handle in handles:
+                self._outstanding.drop(handle.id, handle._future)
             raise
         return handles
 
@@ -174,6 +177,8 @@ class Client:
     def _check_open(self) -> None:
         if self._closed.is_set():
             raise ClientClosed("this client is closed; make a new one")
+        if os.getpid() != self._pid:
+            raise ClientClosed("this client was made before a fork; make one in each process")
 
     def _ensure_listening(self) -> None:
         """Subscribe before the first enqueue; the slow re-read covers what this misses."""

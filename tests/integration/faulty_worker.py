@@ -23,12 +23,24 @@ HANG = hash_term("hangfault")
 NAN = hash_term("nanfault")
 
 
+BREAK = hash_term("breakfault")
+TOKENISE_EXIT = "tokenisefault"
+
+
 class FaultyEncoder(HashEncoder):
     """`hash:N` with faults triggered by single words of a request."""
 
+    broken = False
+
+    def tokenise(self, texts: Sequence[str], role: Role) -> list[Tokens]:
+        if any(TOKENISE_EXIT in text for text in texts):
+            os._exit(9)
+        return super().tokenise(texts, role)
+
     def encode(self, tokens: Sequence[Tokens], role: Role) -> torch.Tensor:
         seen = {token for sequence in tokens for token in sequence}
-        if RAISE in seen:
+        self.broken = self.broken or BREAK in seen
+        if RAISE in seen or self.broken:
             raise RuntimeError("a fault in the model")
         if EXIT in seen:
             os._exit(9)

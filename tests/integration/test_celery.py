@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from celery.result import AsyncResult
 
 from reclane import Client, RequestFailed, names
 from reclane.embedded import EmbeddedServer
-from reclane.wire import decode_message
+from reclane.wire import decode_message, encode_revoked
 from support import DEADLINE_S, StartWorker, eventually
 
 RECOMMEND = {"queue": names.INTERACTIVE_QUEUE}
@@ -149,6 +150,52 @@ def test_an_errback_hears_of_a_failure(
     eventually(lambda: raw.llen("errors") == 1, "the errback is sent")
     message = decode_message(raw.lindex("errors", 0))
     assert (message.task, message.args) == ("somebody.listens", [result.id])
+
+
+def test_an_errback_is_sent_also_where_the_result_is_ignored(
+    stock: Celery, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    start_worker()
+    errback = stock.signature("somebody.listens", options={"queue": "errors"})
+    result = send(stock, {"query": "film", "k": 0}, link_error=errback, ignore_result=True)
+    eventually(lambda: raw.llen("errors") == 1, "the errback is sent")
+    assert raw.get(names.result_key(result.id)) is None
+
+
+def test_a_cancelled_linked_request_stays_revoked(
+    stock: Celery, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    start_worker(app="faulty_worker")
+    link = stock.signature("somebody.listens", options={"queue": "links"})
+    result = send(stock, {"query": "slowfault"}, link=link)
+    eventually(lambda: raw.keys(names.inflight_key("*")), "the request is with the worker")
+    revoked = encode_revoked(result.id, "cancelled", time.time())
+    raw.set(names.result_key(result.id), revoked)
+    eventually(lambda: not raw.keys(names.inflight_key("*")), "the request has ended")
+    assert raw.get(names.result_key(result.id)) == revoked
+    assert raw.llen("links") == 0
+
+
+def test_a_message_that_celerys_side_can_never_serve_fails_for_good(
+    stock: Celery, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    start_worker()
+    send(stock, SPACE, link=stock.signature("somebody.listens"), countdown=0.01)
+    result = send(stock, SPACE, link={"task": 5, "args": 7})
+    with pytest.raises(Exception, match=r".") as raised:
+        result.get(timeout=DEADLINE_S)
+    assert not isinstance(raised.value, TimeoutError)
+
+
+def test_the_ordinary_task_keeps_request_text_out_of_the_log(
+    stock: Celery, start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    request = {"query": "secretword film"}
+    result = stock.send_task(names.RECOMMEND, args=[request], queue=names.TASKS_QUEUE)
+    assert result.get(timeout=DEADLINE_S)["items"]
+    eventually(lambda: "succeeded in" in worker.log(), "Celery logs the task")
+    assert "secretword" not in worker.log()
 
 
 def test_signal_receivers_hear_of_every_request(

@@ -1,7 +1,9 @@
 """The lane under faults that are really caused: every accepted request ends exactly once."""
 
+import contextlib
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +11,13 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from reclane import Client, RequestFailed, names
+from reclane import Client, ReclaneError, RecommendRequest, RequestFailed, names
 from reclane.client import Handle
 from reclane.embedded import EmbeddedServer
 from reclane.settings import Settings
 from reclane.wire import decode_message
-from reclane_worker.ending import EXIT_STUCK
+from reclane_worker.ending import EXIT_LANE, EXIT_STUCK
+from reclane_worker.wait import QueueWatch
 from support import DEADLINE_S, CutProxy, StartWorker, eventually
 
 
@@ -227,6 +230,83 @@ def test_a_request_that_kills_the_process_becomes_a_dead_letter_and_nobody_else_
         assert handles[number].result(DEADLINE_S).items
     assert raw.llen(names.DEAD_LETTERS) == 1
     assert_nothing_left(raw)
+
+
+def test_a_request_that_kills_the_process_before_the_device_becomes_a_dead_letter(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    handles = client.submit_many(["film one", "film tokenisefault", "film two"])
+    settings = {"RECLANE_MAX_ATTEMPTS": "2"}
+    for _ in range(2):
+        worker = start_worker.prepare(settings, app="faulty_worker")
+        with pytest.raises(ReclaneError, match="did not start"):
+            worker.start()  # it dies of its first lease, before start() has seen it
+    start_worker(settings, app="faulty_worker")
+    with pytest.raises(RequestFailed) as raised:
+        handles[1].result(DEADLINE_S)
+    assert raised.value.code == "poison"
+    for number in (0, 2):
+        assert handles[number].result(DEADLINE_S).items
+    assert_nothing_left(raw)
+
+
+def test_a_model_that_is_broken_for_good_leaves_the_queue_to_healthy_workers(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    worker = start_worker(app="faulty_worker")
+    breaking = client.submit("breakfault")
+    assert worker.wait(DEADLINE_S) == EXIT_LANE
+    assert "fails on every request" in worker.log()
+    assert not breaking.done()
+    start_worker()  # this one does not know the fault
+    assert breaking.result(DEADLINE_S).items
+    assert_nothing_left(raw)
+
+
+def test_a_worker_outlives_a_server_that_refuses_writes_for_a_while(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    worker = start_worker()
+    raw.config_set("min-replicas-to-write", 1)
+    eventually(lambda: "lease not renewed" in worker.log(), "the keeper is refused")
+    raw.config_set("min-replicas-to-write", 0)
+    assert client.recommend("film", timeout=DEADLINE_S).items
+    assert worker.stop() == 0
+
+
+def test_costly_ranking_does_not_look_stuck(client: Client, start_worker: StartWorker) -> None:
+    start_worker({"RECLANE_DEVICE_THREADS": "4"})
+    request = RecommendRequest(query="film", k=300, diversity=0.5)
+    handles = client.submit_many([request] * 400)
+    for handle in client.as_completed(handles, 2 * DEADLINE_S):
+        assert len(handle.result(0).items) == 300
+
+
+def test_a_short_request_does_not_wait_for_a_long_batch_beside_it(
+    client: Client, start_worker: StartWorker
+) -> None:
+    start_worker({"RECLANE_DEVICE_THREADS": "2"}, app="faulty_worker")
+    client.recommend("film", timeout=DEADLINE_S)
+    slow = client.submit("slowfault")
+    time.sleep(0.3)
+    assert client.recommend("film", timeout=DEADLINE_S).items
+    assert not slow.done()
+    assert slow.result(DEADLINE_S).items
+
+
+def test_the_queue_watch_survives_any_number_of_reconnects(server: EmbeddedServer) -> None:
+    watch_ = QueueWatch(Settings.load(redis_url=server.url))
+    with redis.Redis.from_url(server.url) as other:
+        for _ in range(150):
+            watch_.wait(0)
+            other.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            with contextlib.suppress(redis.ConnectionError):
+                watch_.wait(5)
+        watch_.wait(0)
+        other.lpush(names.INTERACTIVE_QUEUE, "x")
+        watch_.wait(DEADLINE_S)
+        watch_.wake()
+        watch_.wait(DEADLINE_S)
 
 
 def test_a_hung_batch_ends_the_process_with_a_reason(

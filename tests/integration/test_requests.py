@@ -12,6 +12,7 @@ import redis
 
 from reclane import (
     AsyncClient,
+    BrokerUnavailable,
     Client,
     ClientClosed,
     InvalidRequest,
@@ -165,6 +166,27 @@ def test_a_lost_notification_is_made_good_by_reading_again(
     raw.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
     for handle in handles:
         assert handle.result(DEADLINE_S).items
+
+
+def test_a_failed_submit_leaves_another_waiter_of_its_key_alone(
+    server: EmbeddedServer, client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    first = client.submit("film", idempotency_key="one")
+    raw.config_set("maxmemory", 1)
+    with pytest.raises(BrokerUnavailable, match="refuses"):
+        client.submit("film", idempotency_key="one")
+    raw.config_set("maxmemory", 0)
+    start_worker()
+    assert first.result(DEADLINE_S).items
+
+
+def test_a_client_used_after_a_fork_says_so(client: Client) -> None:
+    client.submit("film")
+    pid = client._pid
+    client._pid = pid + 1  # what a child sees: forking under pytest's threads would warn
+    with pytest.raises(ClientClosed, match="before a fork"):
+        client.submit("film")
+    client._pid = pid
 
 
 def test_closing_a_client_ends_its_waiters(server: EmbeddedServer) -> None:

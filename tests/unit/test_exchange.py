@@ -285,10 +285,18 @@ def test_as_many_ids_as_stored_values_are_needed() -> None:
 
 def test_a_dropped_id_is_never_settled() -> None:
     outstanding, (a,) = waiting("a")
-    outstanding.drop("a")
-    outstanding.drop("never there")
+    outstanding.drop("a", a)
+    outstanding.drop("never there", a)
     outstanding.settle(["a"], [success()])
     assert not a.done()
+
+
+def test_dropping_one_waiter_leaves_another_of_the_same_id() -> None:
+    outstanding, (first, second) = waiting("a", "a")
+    outstanding.drop("a", second)
+    outstanding.settle(["a"], [success()])
+    assert first.done()
+    assert not second.done()
 
 
 def test_closing_fails_all_that_wait() -> None:

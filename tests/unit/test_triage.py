@@ -48,7 +48,7 @@ def entry(raw: bytes, crashes: int = 0, number: int = 0) -> Entry:
 
 
 def sort(*entries: Entry, **known: Any) -> Triage:
-    read, bad = module.decode(entries, NOW_MS)
+    read, bad = module.decode(entries, NOW_MS, 3)
     assert not bad
     given = {"now_ms": NOW_MS, "answered": (), "revoked": (), "max_attempts": 3}
     return triage(read, **(given | known))
@@ -63,7 +63,7 @@ def ended(raw: bytes, crashes: int = 0, **known: Any) -> module.Ended:
 
 
 def unreadable(raw: bytes) -> module.Ended:
-    read, bad = module.decode([entry(raw, crashes=1)], NOW_MS)
+    read, bad = module.decode([entry(raw, crashes=1)], NOW_MS, 3)
     assert read == []
     (one,) = bad
     return one
@@ -251,13 +251,13 @@ def test_a_malformed_message_without_an_id_becomes_a_dead_letter_alone(raw: byte
 
 def test_a_malformed_message_leaves_its_neighbours_alone() -> None:
     entries = [entry(message(), number=0), entry(b"garbage", number=1), entry(message(), number=2)]
-    read, bad = module.decode(entries, NOW_MS)
+    read, bad = module.decode(entries, NOW_MS, 3)
     assert [one for one, _ in read] == [entries[0], entries[2]]
     assert [one.entry for one in bad] == [entries[1]]
 
 
 def test_a_huge_time_of_sending_does_not_sink_the_lease() -> None:
-    read, bad = module.decode([entry(message(reclane_sent=10**400)), entry(message())], NOW_MS)
+    read, bad = module.decode([entry(message(reclane_sent=10**400)), entry(message())], NOW_MS, 3)
     assert len(read) + len(bad) == 2
 
 
@@ -323,3 +323,18 @@ def test_an_ending_with_a_result_names_its_key() -> None:
         "t-1",
         b"",
     )
+
+
+def test_a_message_over_the_bound_is_refused_without_parsing_but_with_its_id() -> None:
+    raw = b'{"headers": {"id": "big-1"}, "body": "' + b"x" * 1_048_576 + b'"}'
+    read, bad = module.decode([entry(raw)], NOW_MS, 3)
+    assert not read
+    assert (bad[0].reason, bad[0].ending.task_id) == ("too_large", "big-1")
+    assert len(bad[0].ending.dead_letter) < 1_500_000
+
+
+def test_a_message_that_kills_whoever_reads_it_is_condemned_without_being_read() -> None:
+    raw = b'{"headers": {"id": "deadly"}, whatever'
+    read, bad = module.decode([entry(raw, crashes=4)], NOW_MS, 3)
+    assert not read
+    assert (bad[0].reason, bad[0].ending.task_id) == ("poison", "deadly")

@@ -53,7 +53,8 @@ app.add_defaults(configuration)
 app.steps["worker"].add(LaneStep)
 
 
-@app.task(name=names.RECOMMEND)  # type: ignore[untyped-decorator]  # celery ships no types
+# resultrepr_maxsize: Celery logs a task's result and sends it in events; it holds request text.
+@app.task(name=names.RECOMMEND, resultrepr_maxsize=1)  # type: ignore[untyped-decorator]  # celery ships no types
 def recommend(*args: Any, **fields: Any) -> dict[str, Any]:
     """One request on a stock worker or in eager mode: the same answer, without batching.
 

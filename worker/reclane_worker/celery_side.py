@@ -72,6 +72,8 @@ class CeleryFinisher:
         return {
             **message.headers,
             **message.embed,
+            "argsrepr": "-",  # a stock client's holds request text, and log records carry it
+            "kwargsrepr": "-",
             "args": message.args,
             "kwargs": message.kwargs,
             "hostname": self._hostname,
@@ -79,8 +81,12 @@ class CeleryFinisher:
             "reply_to": message.reply_to,
             "correlation_id": message.properties.get("correlation_id"),
             "delivery_info": {
-                **(message.properties.get("delivery_info") or {}),
+                **_mapping(message.properties.get("delivery_info")),
                 "priority": message.properties.get("priority"),
                 "redelivered": False,
             },
         }
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

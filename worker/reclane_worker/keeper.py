@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import redis
+
 from reclane_worker.device import Overdue, Stopwatch
 from reclane_worker.ending import EXIT_LANE, EXIT_STUCK, end_process
-from reclane_worker.lane import PASSING_ERRORS, Lane
+from reclane_worker.lane import Lane, is_passing
 
 _log = logging.getLogger(__name__)
 _MAX_TICK_S: Final = 1.0
@@ -67,6 +69,8 @@ class Keeper(threading.Thread):
                         returned,
                         started,
                     )
-        except PASSING_ERRORS as error:
+        except redis.RedisError as error:
+            if not is_passing(error):
+                raise
             self._connected_at = None
             _log.warning("lease not renewed (%s)", type(error).__name__)

@@ -157,5 +157,14 @@ class Lane:
         return self._scripts[script](keys=keys, args=[self._id, *arguments])
 
 
-PASSING_ERRORS: Final = (redis.ConnectionError, redis.TimeoutError)
-"""Redis is away, restarting or loading; the same call may be repeated."""
+_PASSING_CODES: Final = (
+    *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY"),
+    "TRYAGAIN",
+)
+
+
+def is_passing(error: redis.RedisError) -> bool:
+    """Whether Redis is away or refuses for now, so that the same call may be repeated."""
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError | redis.ReadOnlyError):
+        return True
+    return isinstance(error, redis.ResponseError) and str(error).startswith(_PASSING_CODES)

@@ -11,25 +11,36 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from traceback import format_tb
 from typing import Final, TypeVar
 
+import redis
+from kombu.exceptions import OperationalError
+
 from reclane import wire
-from reclane.contract import Failure
+from reclane.contract import Failure, RecommendRequest
 from reclane_worker.answering import Answer, batch_shape
 from reclane_worker.batching import CostLine
 from reclane_worker.celery_side import CeleryFinisher
 from reclane_worker.device import Device, Stopwatch, bound_s, device_threads
 from reclane_worker.ending import EXIT_LANE, end_process
-from reclane_worker.lane import PASSING_ERRORS, Ending, Entry, Lane, Leased
+from reclane_worker.lane import Ending, Entry, Lane, Leased, is_passing
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.preparing import Prepared
 from reclane_worker.settings import WorkerSettings
-from reclane_worker.triage import Ended, Job, decode, end_with, triage
+from reclane_worker.triage import (
+    ANSWERED,
+    Ended,
+    Job,
+    celery_failed,
+    decode,
+    end_with,
+    notify_channel,
+    triage,
+)
 from reclane_worker.wait import QueueWatch
 
 _log = logging.getLogger(__name__)
@@ -38,7 +49,10 @@ _T = TypeVar("_T")
 LEAD_S: Final = 0.010  # prepare the next batch this long before the running one should end
 PREPARE_S: Final = 1.0  # predicted time to tokenise one lease
 CELERY_RETRY_S: Final = 2.0  # pause before a message whose callbacks could not be sent runs again
+CELERY_S: Final = 10.0  # predicted time for links and signal receivers, which are others' code
+FIRST_BATCH_S: Final = 60.0
 LOG_EVERY: Final = 10
+PROBE: Final = RecommendRequest(query="a plain request", k=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +139,43 @@ class LaneLoop(threading.Thread):
     # ---- the loop
 
     def _work(self) -> None:
+        self._learn_cost()
         while not self._draining.is_set():
             leased = self._lease()
-            for batch in self._prepare(leased):
+            trusted = [entry for entry in leased.entries if not entry.crashes]
+            for batch in self._prepare(trusted, leased.now_ms):
                 if self._draining.is_set():
                     break
-                suspect = any(job.entry.crashes for job, _ in batch)
-                self._make_room(0 if suspect else self._device.threads)
+                self._make_room(self._device.threads)
                 self._launch(batch)
-                if suspect:
-                    self._make_room(0)
+            for entry in leased.entries:
+                if entry.crashes and not self._draining.is_set():
+                    self._run_suspect(entry, leased.now_ms)
             if leased.entries:
                 self._let_work_gather(leased)
-            elif self._flights:
-                self._land()
+            elif len(self._flights) >= self._device.threads:
+                self._make_room(len(self._flights) - 1)
             else:
                 self._wait(leased)
+            self._land_done()
         self._make_room(0)
+
+    def _learn_cost(self) -> None:
+        """Predict from this model and catalog from the first batch on."""
+        with self._stopwatch.watch("a first batch", FIRST_BATCH_S):
+            prepared = self._pipeline.prepare([PROBE], [0.0])
+            batch = [one for one in prepared if isinstance(one, Prepared)]
+            started = time.perf_counter()
+            self._pipeline.run(batch)
+            self.cost.learn(batch_shape(batch)["padded"], time.perf_counter() - started)
+
+    def _run_suspect(self, entry: Entry, now_ms: int) -> None:
+        """A request that was with a worker when it died goes through everything with nothing
+        beside it: if it is the culprit, nobody goes down with it again."""
+        self._make_room(0)
+        for batch in self._prepare([entry], now_ms):
+            self._launch(batch)
+            self._make_room(0)
 
     def _lease(self) -> Leased:
         """Take work; the batch id changes only once the reply has arrived."""
@@ -154,30 +188,41 @@ class LaneLoop(threading.Thread):
         self._incarnation = leased.incarnation
         return leased
 
-    def _prepare(self, leased: Leased) -> list[list[tuple[Job, Prepared]]]:
-        """Check every message, end those that need no run, and group the rest into batches."""
-        if not leased.entries:
+    def _prepare(self, entries: Sequence[Entry], now_ms: int) -> list[list[tuple[Job, Prepared]]]:
+        """Check messages, end those that need no run, and group the rest into batches.
+
+        They count as started from here: one that kills the process while it is read or
+        tokenised must not go from worker to worker for ever.
+        """
+        if not entries or not self._start([entry.field for entry in entries]):
             return []
-        read, ended = decode(leased.entries, leased.now_ms)
+        with self._stopwatch.watch("reading messages", PREPARE_S):
+            read, ended = decode(entries, now_ms, self._settings.max_attempts)
         ids = [message.id for _, message in read]
-        checked = triage(
-            read,
-            now_ms=leased.now_ms,
-            answered=self._patiently(lambda: self._lane.terminal(ids)),
-            revoked=self._revoked,
-            max_attempts=self._settings.max_attempts,
-        )
+        answered = self._patiently(lambda: self._lane.terminal(ids))
+        with self._stopwatch.watch("checking messages", PREPARE_S):
+            checked = triage(
+                read,
+                now_ms=now_ms,
+                answered=answered,
+                revoked=self._revoked,
+                max_attempts=self._settings.max_attempts,
+            )
         self._end(ended + checked.ended)
         for entry, due_ms in checked.parked:
             self._park(entry, due_ms)
         return self._group(checked.jobs)
 
+    def _start(self, fields: Sequence[str]) -> bool:
+        """Record what may be to blame if the process dies: these, and what is in the air."""
+        flying = [job.entry.field for flight in self._flights for job in flight.jobs]
+        return self._patiently(lambda: self._lane.start([*flying, *fields]))
+
     def _park(self, entry: Entry, due_ms: int) -> None:
         self._patiently(lambda: self._lane.give_back([entry.field], due_ms))
 
     def _group(self, jobs: Sequence[Job]) -> list[list[tuple[Job, Prepared]]]:
-        """Batches in the order to run. A request that was on the device when a process died
-        runs with nothing beside it: if it is the culprit, nobody goes down with it again."""
+        """Batches in the order to run; what cannot be prepared fails alone, here."""
         with self._stopwatch.watch("preparing requests", PREPARE_S):
             prepared = self._pipeline.prepare(
                 [job.request for job in jobs], [job.queued_ms for job in jobs]
@@ -186,41 +231,53 @@ class LaneLoop(threading.Thread):
         if failed:
             self._commit([job for job, _ in failed], [failure for _, failure in failed])
         ready = [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Prepared)]
-        suspects = [[pair] for pair in ready if pair[0].entry.crashes]
-        trusted = [pair for pair in ready if not pair[0].entry.crashes]
-        groups = self._pipeline.batches([one for _, one in trusted])
-        return [[trusted[i] for i in group] for group in groups] + suspects
+        groups = self._pipeline.batches([one for _, one in ready])
+        return [[ready[i] for i in group] for group in groups]
 
     def _launch(self, batch: Sequence[tuple[Job, Prepared]]) -> None:
         """Put a batch on the device, unless the lease was lost meanwhile."""
         jobs = [job for job, _ in batch]
         prepared = [one for _, one in batch]
-        flying = [job for flight in self._flights for job in flight.jobs]
-        fields = [job.entry.field for job in flying + jobs]
-        if not self._patiently(lambda: self._lane.start(fields)):
+        if not self._start([job.entry.field for job in jobs]):
             return
         shape = batch_shape(prepared)
         predicted_s = self.cost.predict(shape["padded"])
         result = self._device.submit(lambda: self._pipeline.run(prepared), predicted_s)
+        result.add_done_callback(lambda _: self._watch.wake())
         self._flights.append(Flight(jobs, shape, result, time.monotonic() + predicted_s))
 
     def _make_room(self, flights: int) -> None:
-        """Land the oldest batches until at most so many are in the air."""
+        """Land batches, whichever is done first, until at most so many are in the air."""
         while len(self._flights) > flights:
-            self._land()
+            wait([flight.result for flight in self._flights], return_when=FIRST_COMPLETED)
+            self._land_done()
 
-    def _land(self) -> None:
-        """Wait for the oldest batch and make its answers visible."""
-        flight = self._flights[0]
-        answers, seconds = flight.result.result()
-        self._flights.popleft()
-        self.cost.learn(flight.shape["padded"], seconds)
-        self._commit(flight.jobs, answers)
+    def _land_done(self) -> None:
+        """Make the answers of every finished batch visible."""
+        for flight in [flight for flight in self._flights if flight.result.done()]:
+            answers, seconds = flight.result.result()
+            self._end_if_broken(answers)
+            self._flights.remove(flight)
+            self.cost.learn(flight.shape["padded"], seconds)
+            self._commit(flight.jobs, answers)
+            self._count(flight.shape, seconds)
+
+    def _end_if_broken(self, answers: Sequence[Answer | Failure]) -> None:
+        """A model that can answer nothing any more (a CUDA error that stays, say) would fail the
+        whole queue, and faster than healthy workers answer it: leave the batch to them."""
+        if not all(isinstance(a, Failure) and a.code == "pipeline_error" for a in answers):
+            return
+        with self._stopwatch.watch("a probe of the model", FIRST_BATCH_S):
+            probe = self._pipeline.recommend([PROBE])[0]
+        if isinstance(probe, Failure):
+            end_process(EXIT_LANE, "the model fails on every request, also on a plain one")
+
+    def _count(self, shape: dict[str, int], seconds: float) -> None:
         totals = self.totals
         totals.batches += 1
-        totals.requests += flight.shape["size"]
-        totals.tokens += flight.shape["tokens"]
-        totals.padded += flight.shape["padded"]
+        totals.requests += shape["size"]
+        totals.tokens += shape["tokens"]
+        totals.padded += shape["padded"]
         totals.device_s += seconds
 
     # ---- ending messages
@@ -230,8 +287,8 @@ class LaneLoop(threading.Thread):
         endings = []
         for job, answer in zip(jobs, answers, strict=True):
             if self._finisher.wants(job.message):
-                if self._through_celery(job.entry, job.message, answer):
-                    endings.append(end_with(job, b""))
+                ending = self._through_celery(job.entry, job.message, answer)
+                endings += [ending] if ending else []
             elif isinstance(answer, Failure):
                 meta = wire.encode_failure(job.message.id, answer, now)
                 endings.append(end_with(job, meta))
@@ -248,30 +305,38 @@ class LaneLoop(threading.Thread):
         for one in ended:
             ending = one.ending
             message = one.message
-            if message and ending.meta and self._finisher.wants(message):
-                if not self._through_celery(one.entry, message, one.failure or one.reason):
+            if message and one.reason != ANSWERED and self._finisher.wants(message):
+                outcome = one.failure or one.reason
+                through = self._through_celery(one.entry, message, outcome)
+                if through is None:
                     continue
-                ending = replace(ending, meta=b"")
+                ending = replace(through, dead_letter=ending.dead_letter or through.dead_letter)
             endings.append(ending)
             _log.info("request %s ended without a run: %s", ending.task_id or "-", one.reason)
         self._store(endings)
 
     def _through_celery(
         self, entry: Entry, message: wire.Message, outcome: Answer | Failure | str
-    ) -> bool:
-        """Let Celery store and send what follows; False when the entry is not to be ended now.
+    ) -> Ending | None:
+        """Let Celery store and send what follows; None when the entry is not to be ended now.
 
-        Checked to be ours just before: this path has no conditional commit in one script.
+        Checked just before to be ours and not answered: this path has no conditional commit in
+        one script, so a cancellation that comes in the same instant can still be overwritten.
         """
         if not self._patiently(lambda: self._lane.owns(entry.field)):
-            return False
-        try:
-            self._finisher.finish(message, outcome)
-        except Exception as error:
-            _log.error("request %s: Celery's side failed with %s", message.id, type(error).__name__)
-            self._park(entry, int((time.time() + CELERY_RETRY_S) * 1e3))
-            return False
-        return True
+            return None
+        if not self._patiently(lambda: self._lane.terminal([message.id])):
+            try:
+                with self._stopwatch.watch("Celery's side of a message", CELERY_S):
+                    self._finisher.finish(message, outcome)
+            except (OperationalError, redis.RedisError) as error:
+                _log.error("request %s: not sent on (%s)", message.id, type(error).__name__)
+                self._park(entry, int((time.time() + CELERY_RETRY_S) * 1e3))
+                return None
+            except Exception as error:
+                _log.error("request %s: Celery's side raised %s", message.id, type(error).__name__)
+                return celery_failed(entry, message, error, int(time.time() * 1e3))
+        return Ending(entry.field, message.id, channel=notify_channel(message))
 
     def _store(self, endings: Sequence[Ending]) -> set[str]:
         return self._patiently(lambda: self._lane.commit(endings)) if endings else set()
@@ -279,13 +344,15 @@ class LaneLoop(threading.Thread):
     # ---- waiting
 
     def _wait(self, leased: Leased) -> None:
-        """Sleep until a queue changes or a scheduled message is due."""
+        """Sleep until a queue changes, a batch is done or a scheduled message is due."""
         timeout_s = self._settings.lease_ms / 3e3
         if leased.next_due_ms is not None:
             timeout_s = min(timeout_s, max(0.0, (leased.next_due_ms - leased.now_ms) / 1e3))
         try:
             self._watch.wait(timeout_s)
-        except PASSING_ERRORS:
+        except redis.RedisError as error:
+            if not is_passing(error):
+                raise
             if not self._draining.is_set():
                 _log.warning("waiting for work was interrupted; reconnecting")
                 self._draining.wait(0.1)
@@ -296,11 +363,9 @@ class LaneLoop(threading.Thread):
         busy = len(self._flights) >= self._device.threads
         if not busy or len(leased.entries) >= self._settings.lease_messages:
             return
-        flight = self._flights[0]
-        try:
-            flight.result.result(max(0.0, flight.due - LEAD_S - time.monotonic()))
-        except FutureTimeout:
-            return
+        due = min(flight.due for flight in self._flights)
+        timeout_s = max(0.0, due - LEAD_S - time.monotonic())
+        wait([f.result for f in self._flights], timeout_s, return_when=FIRST_COMPLETED)
 
     def _patiently(self, call: Callable[[], _T]) -> _T:
         """Repeat an idempotent call until Redis answers; a drain has its own bound."""
@@ -308,7 +373,9 @@ class LaneLoop(threading.Thread):
         for attempt in count():
             try:
                 return call()
-            except PASSING_ERRORS as error:
+            except redis.RedisError as error:
+                if not is_passing(error):
+                    raise
                 if attempt % LOG_EVERY == 0:
                     _log.warning("Redis is away (%s); trying again", type(error).__name__)
                 time.sleep(pause_s)

@@ -5,7 +5,7 @@ ordinary Celery task all call it.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -17,10 +17,11 @@ from reclane_worker.batching import Limits, plan
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder, describe
 from reclane_worker.preparing import Prepared, Preparer, failure_of
-from reclane_worker.retrieval import intent_vectors, retrieve
+from reclane_worker.retrieval import intent_vectors, ranking_work, retrieve
 from reclane_worker.settings import WorkerSettings
 
 _BATCH_TOKENS: Final = {"cpu": 1_024, "cuda": 16_384}
+MAX_RANKING_WORK: Final = 2_000  # picks of one batch, some 25 us each: 50 ms
 _OVERHEAD_TOKENS: Final = {"cpu": 32, "cuda": 4_096}
 _NOT_FINITE: Final = Failure(
     code="non_finite", message="the model gave a value that is not a number for this request"
@@ -67,8 +68,24 @@ class Pipeline:
         for members in by_catalog.values():
             lengths = [len(prepared[i].tokens) for i in members]
             for group in plan(lengths, self._limits):
-                groups.append([members[i] for i in group])
+                groups += self._bound_ranking([members[i] for i in group], prepared)
         return groups
+
+    def _bound_ranking(
+        self, group: Sequence[int], prepared: Sequence[Prepared]
+    ) -> Iterator[list[int]]:
+        """Cut a group where diversity and filters would take longer than its tokens suggest."""
+        part: list[int] = []
+        work = 0
+        for index in group:
+            cost = ranking_work(prepared[index].request)
+            if part and work + cost > MAX_RANKING_WORK:
+                yield part
+                part, work = [], 0
+            part.append(index)
+            work += cost
+        if part:
+            yield part
 
     def run(self, batch: Sequence[Prepared]) -> list[Answer | Failure]:
         """Answer one batch on the device; a request that raises fails alone, by halving."""

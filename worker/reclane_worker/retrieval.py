@@ -16,6 +16,7 @@ from reclane_worker.preparing import Prepared
 
 HISTORY_WEIGHT: Final = 0.5  # of the history vector beside a query's, both of length one
 MAX_CELLS: Final = 32_000_000  # scores held at once: 128 MB of float32 for each kind of score
+_STEPS_PER_FILTER: Final = 10
 DIVERSITY_POOL: Final = 500  # candidates that diversity orders, the same for every page
 
 
@@ -129,6 +130,12 @@ def _eligible(
         row[catalog.known(request.exclude)] = False
         row[list(one.history)] = False
     return torch.from_numpy(allowed).to(device)
+
+
+def ranking_work(request: RecommendRequest) -> int:
+    """What diversity and filters cost on the host, in steps of diversity (some 25 us each)."""
+    picks = min(request.offset + request.k, DIVERSITY_POOL) if request.diversity else 0
+    return picks + _STEPS_PER_FILTER * len(request.filters)
 
 
 def _pool(request: RecommendRequest) -> int:

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from pydantic_core import to_json
 
@@ -10,6 +11,9 @@ from reclane import names, wire
 from reclane.contract import Failure, RecommendRequest, parse_request
 from reclane.errors import InvalidRequest, WireError
 from reclane_worker.lane import Ending, Entry
+
+ANSWERED: Final = "answered"
+MAX_MESSAGE_BYTES: Final = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,21 @@ class Triage:
 
 
 def decode(
-    entries: Sequence[Entry], now_ms: int
+    entries: Sequence[Entry], now_ms: int, max_attempts: int
 ) -> tuple[list[tuple[Entry, wire.Message]], list[Ended]]:
-    """Read every message; those that cannot be read end as dead letters."""
+    """Read every message; those that cannot be read end as dead letters.
+
+    One that is too large, or that went on killing workers after it was condemned, is not even
+    parsed: its id is taken from the raw bytes.
+    """
     read: list[tuple[Entry, wire.Message]] = []
     bad: list[Ended] = []
     for entry in entries:
+        unreadable = _refuse_unparsed(entry, max_attempts)
+        if unreadable:
+            task_id = wire.find_id(entry.raw)
+            bad.append(_failed(entry, None, unreadable, now_ms, task_id, dead=True))
+            continue
         try:
             read.append((entry, wire.decode_message(entry.raw)))
         except WireError as error:
@@ -75,7 +88,7 @@ def triage(
         now_s = now_ms / 1000
         if message.id in answered:
             ending = Ending(entry.field, message.id, channel=notify_channel(message))
-            result.ended.append(Ended(entry, message, ending, "answered"))
+            result.ended.append(Ended(entry, message, ending, ANSWERED))
         elif message.id in revoked:
             result.ended.append(_revoked(entry, message, "revoked", now_ms))
         elif message.expires is not None and message.expires <= now_s:
@@ -87,6 +100,20 @@ def triage(
     return result
 
 
+def _refuse_unparsed(entry: Entry, max_attempts: int) -> Failure | None:
+    if len(entry.raw) > MAX_MESSAGE_BYTES:
+        text = f"the message takes {len(entry.raw)} bytes, limit {MAX_MESSAGE_BYTES}"
+        return Failure(code="too_large", message=text)
+    if entry.crashes > max_attempts:
+        return _poison(entry.crashes)
+    return None
+
+
+def _poison(crashes: int) -> Failure:
+    text = f"workers died {crashes} times while they worked on this request"
+    return Failure(code="poison", message=text)
+
+
 def _admit(
     entry: Entry, message: wire.Message, now_ms: int, max_attempts: int, result: Triage
 ) -> None:
@@ -95,8 +122,7 @@ def _admit(
         failure = Failure(code="unknown_task", message=text)
         result.ended.append(_failed(entry, message, failure, now_ms, message.id, dead=True))
     elif entry.crashes >= max_attempts:
-        text = f"the worker died {entry.crashes} times with this request on the device"
-        failure = Failure(code="poison", message=text)
+        failure = _poison(entry.crashes)
         result.ended.append(_failed(entry, message, failure, now_ms, message.id, dead=True))
     else:
         try:
@@ -121,6 +147,13 @@ def end_with(job: Job, meta: bytes) -> Ending:
 def _kept(message: wire.Message, meta: bytes) -> bytes:
     """A message that ignores its result stores nothing, failures included, as Celery does."""
     return b"" if message.ignore_result else meta
+
+
+def celery_failed(entry: Entry, message: wire.Message, error: Exception, now_ms: int) -> Ending:
+    """The ending of a message whose links, chord or signal receivers can never be served."""
+    text = f"Celery's side of this message raised {type(error).__name__}"
+    failure = Failure(code="celery_side", message=text)
+    return _failed(entry, message, failure, now_ms, message.id, dead=True).ending
 
 
 def notify_channel(message: wire.Message) -> str:
@@ -161,6 +194,7 @@ def dead_letter(entry: Entry, task_id: str, failure: Failure, now_ms: int) -> by
             "origin": entry.origin,
             "crashes": entry.crashes,
             "at_ms": now_ms,
-            "raw": base64.b64encode(entry.raw).decode(),
+            "bytes": len(entry.raw),
+            "raw": base64.b64encode(entry.raw[:MAX_MESSAGE_BYTES]).decode(),
         }
     )

@@ -4,6 +4,10 @@
 queues' prefixes, priority lists included, so one socket read wakes an idle worker.
 """
 
+import os
+import select
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import redis
@@ -14,44 +18,69 @@ from reclane.settings import Settings
 
 
 class QueueWatch:
-    """One connection that becomes readable when a lane queue changes."""
+    """One connection that becomes readable when a lane queue changes, and a pipe to wake it.
+
+    Only the waiting thread touches the connection; any thread may `wake` it.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self._pool = connect(settings, protocol=3).connection_pool
+        pool = connect(settings, protocol=3).connection_pool
+        # Made here, not by the pool: the pool would count every one that was replaced.
+        self._make: Callable[[], Any] = partial(pool.connection_class, **pool.connection_kwargs)
         self._connection: Any = None
+        self._woken, self._wake = os.pipe()
+        os.set_blocking(self._woken, False)
+        os.set_blocking(self._wake, False)
 
     def wait(self, timeout_s: float) -> None:
-        """Return when a queue changed since the last call, or after `timeout_s`.
+        """Return when a queue changed since the last call, on `wake`, or after `timeout_s`.
 
         Raises:
-            redis.ConnectionError: the connection broke; the next call makes a new one.
+            redis.RedisError: the connection broke; the next call makes a new one.
         """
-        connection = self._connection
-        if connection is None:
+        if self._connection is None:
             self._connection = self._subscribe()
             return  # changes before the subscription were not announced: look once
         try:
-            if connection.can_read(timeout=timeout_s):
-                _drain(connection)
-        except (redis.RedisError, OSError, ValueError) as error:  # ValueError: closed while read
-            self.wake()
+            if self._drain():
+                return
+            socket = self._connection._sock
+            poll = select.poll()
+            poll.register(socket, select.POLLIN)
+            poll.register(self._woken, select.POLLIN)
+            ready = {descriptor for descriptor, _ in poll.poll(timeout_s * 1e3)}
+            if self._woken in ready:
+                os.read(self._woken, 4096)
+            if ready - {self._woken}:
+                self._drain()
+        except (redis.RedisError, OSError, ValueError, TypeError) as error:
+            self._connection.disconnect()
+            self._connection = None
             raise redis.ConnectionError("the queue watch was interrupted") from error
 
     def wake(self) -> None:
-        """End a wait that is under way in another thread, by closing its socket."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()
+        """End the wait that is under way, or the next one."""
+        try:
+            os.write(self._wake, b"w")
+        except BlockingIOError:
+            return  # the pipe is full of wake-ups
 
     def _subscribe(self) -> Any:
-        connection: Any = self._pool.make_connection()
-        connection.connect()
+        connection: Any = self._make()
         prefixes = [part for queue in names.LANE_QUEUES for part in ("PREFIX", queue)]
-        connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
-        connection.read_response()
+        try:
+            connection.connect()
+            connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
+            connection.read_response()
+        except Exception:
+            connection.disconnect()
+            raise
         return connection
 
-
-def _drain(connection: Any) -> None:
-    while connection.can_read(timeout=0):
-        connection.read_response(push_request=True)
+    def _drain(self) -> bool:
+        """Read what has been announced; whether there was anything."""
+        found = False
+        while self._connection.can_read(timeout=0):
+            self._connection.read_response(push_request=True)
+            found = True
+        return found

@@ -1,7 +1,7 @@
 """Filters over item attributes: which items of a catalog pass, as a boolean mask."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -80,11 +80,12 @@ class Attributes:
             passed &= column <= bounds.lte
         return passed
 
-    def _equals(self, name: str, values: Iterable[Scalar]) -> Mask:
+    def _equals(self, name: str, values: Sequence[Scalar]) -> Mask:
         passed = np.zeros(self._size, dtype=bool)
+        numbers = [value for value in values if _is_number(value)]
+        if numbers and name in self._numbers:
+            passed |= np.isin(self._numbers[name], np.asarray(numbers, dtype=np.float64))
         for value in values:
-            if _is_number(value) and name in self._numbers:
-                passed |= self._numbers[name] == value
             passed[self._postings.get(name, {}).get(_key(value), [])] = True
         return passed
 
