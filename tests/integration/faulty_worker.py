@@ -45,6 +45,7 @@ class FaultyEncoder(HashEncoder):
         if EXIT in seen:
             os._exit(9)
         if SLOW in seen:
+            print("slowfault is on the device", flush=True)
             time.sleep(1.5)
         if HANG in seen:
             time.sleep(3_600)

@@ -128,7 +128,7 @@ class LaneLoop(threading.Thread):
         """Finish what is on the device, give the rest back, leave; False past the bound."""
         self.begin_drain()
         flying = list(self._flights)
-        predicted_s = max((f.due - time.monotonic() for f in flying), default=0.0)
+        predicted_s = max([0.0, *(f.due - time.monotonic() for f in flying)])
         self.join(self._settings.drain_s or bound_s(predicted_s))
         return not self.is_alive()
 
