@@ -19,8 +19,8 @@ MAX_CALL_MESSAGES: Final = 500
 MAX_CALL_BYTES: Final = 1_000_000
 CALL_MARKER_TTL_S: Final = 60  # longer than a call is ever repeated
 READ_CHUNK: Final = 500
-ENQUEUE: Final = _scripts.load("reclane", "enqueue")
-CANCEL: Final = _scripts.load("reclane", "cancel")
+ENQUEUE: Final = _scripts.load("reclane/enqueue")
+CANCEL: Final = _scripts.load("reclane/terminal", "reclane/cancel")
 
 _T = TypeVar("_T")
 
@@ -103,20 +103,14 @@ def enqueue_calls(messages: Iterable[Outgoing]) -> Iterator[EnqueueCall]:
     for message in messages:
         by_list[message.queue_list].append(message.raw)
     for queue_list, raws in by_list.items():
-        for part in chunks(raws, MAX_CALL_MESSAGES):
-            yield from _bounded_calls(queue_list, part)
-
-
-def _bounded_calls(queue_list: str, raws: Sequence[bytes]) -> Iterator[EnqueueCall]:
-    group: list[bytes] = []
-    size = 0
-    for raw in raws:
-        if group and size + len(raw) > MAX_CALL_BYTES:
-            yield _call(queue_list, group)
-            group, size = [], 0
-        group.append(raw)
-        size += len(raw)
-    if group:
+        group: list[bytes] = []
+        size = 0
+        for raw in raws:
+            if group and (len(group) == MAX_CALL_MESSAGES or size + len(raw) > MAX_CALL_BYTES):
+                yield _call(queue_list, group)
+                group, size = [], 0
+            group.append(raw)
+            size += len(raw)
         yield _call(queue_list, group)
 
 

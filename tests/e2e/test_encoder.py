@@ -10,7 +10,7 @@ import torch
 
 from reclane.errors import ModelUnusable
 from reclane_worker.demo import MODEL, burst
-from reclane_worker.encoder import Encoder, load_encoder, resolve_folder
+from reclane_worker.encoder import Encoder, _pieces_by_script, load_encoder, resolve_folder
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.text import normalise
 
@@ -110,3 +110,16 @@ def test_an_english_model_trusts_english_and_not_chinese(encoder: Encoder) -> No
 def test_what_it_cannot_read_is_left_out_of_a_mixed_text(encoder: Encoder) -> None:
     mixed = encode(encoder, ["running shoes 舒适的跑步鞋"])
     assert similarity(mixed, encode(encoder, ["running shoes"])).item() >= 0.9999
+
+
+def test_a_byte_level_vocabulary_counts_by_the_letters_it_spells() -> None:
+    """Such a vocabulary writes 看 as three Latin look-alikes; RoBERTa and Qwen have one."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    trained = ByteLevelBPETokenizer()
+    sentences = ["想看一部好看的科幻电影，想买一双舒适的跑步鞋。a good film"] * 50
+    trained.train_from_iterator(sentences, vocab_size=500, min_frequency=1, show_progress=False)
+    pieces = _pieces_by_script(PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer))
+    assert pieces["CJK"] > 10
+    assert pieces["LATIN"] < 200

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 
 from reclane import names, wire
-from reclane.contract import Failure, parse_request
+from reclane.contract import parse_request
 from reclane.errors import InvalidRequest, RequestFailed
+from reclane_worker.celery_side import answer_or_raise
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.step import LaneStep
 
@@ -66,10 +67,7 @@ def recommend(*args: Any, **fields: Any) -> dict[str, Any]:
         request = parse_request(message.request_fields())
     except InvalidRequest as error:
         raise RequestFailed(str(error), error.code) from None
-    answer = local_pipeline().recommend([request])[0]
-    if isinstance(answer, Failure):
-        raise RequestFailed(answer.message, answer.code, answer.retry)
-    return answer
+    return answer_or_raise(local_pipeline().recommend([request])[0])
 
 
 @cache

@@ -18,6 +18,17 @@ from reclane.errors import RequestFailed
 Outcome = dict[str, Any] | Failure
 
 
+def answer_or_raise(outcome: Outcome) -> dict[str, Any]:
+    """A task's way to tell an answer from a failure.
+
+    Raises:
+        RequestFailed: with the failure's code.
+    """
+    if isinstance(outcome, Failure):
+        raise RequestFailed(outcome.message, outcome.code, outcome.retry)
+    return outcome
+
+
 class _Computed(Task):  # type: ignore[misc]  # celery ships no types
     """`reclane.recommend` as the tracer sees it: its answer is already there."""
 
@@ -26,10 +37,7 @@ class _Computed(Task):  # type: ignore[misc]  # celery ships no types
     outcome: Outcome
 
     def run(self, *args: object, **kwargs: object) -> dict[str, Any]:
-        if isinstance(self.outcome, Failure):
-            failure = self.outcome
-            raise RequestFailed(failure.message, failure.code, failure.retry)
-        return self.outcome
+        return answer_or_raise(self.outcome)
 
 
 class CeleryFinisher:

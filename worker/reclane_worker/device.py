@@ -81,7 +81,7 @@ def device_threads(settings: WorkerSettings, kind: str) -> int:
     """How many batches run side by side: one on CUDA, up to four on CPU.
 
     On CPU, batches side by side with few cores each beat one batch over all cores: no operator
-    waits at a barrier for a core that the host or Redis took (2 cores: 0.69 -> 0.86 of offline).
+    waits at a barrier for a core that the host or Redis took (2 cores: 0.69 -> 0.83 of offline).
     """
     if settings.device_threads is not None:
         return settings.device_threads

@@ -1,7 +1,6 @@
 """Text to vectors: the Encoder seam, and the encoder for sentence-transformers models."""
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -149,6 +148,7 @@ class SentenceEncoder:
         self._max_tokens = int(self._model.max_seq_length or 512)
         self._normalise = self._model.similarity_fn_name != "dot"
         self._prompts = {role: self._prompt(role) for role in ("query", "document")}
+        self._prompt_tokens = {role: self._count(text) for role, text in self._prompts.items()}
         self._pieces = _pieces_by_script(self._tokenizer)
         self._unknown = self._tokenizer.unk_token_id
 
@@ -184,7 +184,7 @@ class SentenceEncoder:
             key: value.to(self.device, non_blocking=True) for key, value in features.items()
         }
         if self._prompts[role]:
-            features["prompt_length"] = self._prompt_tokens(role)
+            features["prompt_length"] = self._prompt_tokens[role]
         vectors: torch.Tensor = self._model(features)["sentence_embedding"].float()  # (batch, dim)
         return torch.nn.functional.normalize(vectors, dim=1) if self._normalise else vectors
 
@@ -219,9 +219,9 @@ class SentenceEncoder:
         default = prompts.get(self._model.default_prompt_name or "", "")
         return next((prompts[name] for name in names if prompts.get(name)), default) or ""
 
-    def _prompt_tokens(self, role: Role) -> int:
-        """Tokens of the prompt, its opening special token included, for pooling without it."""
-        return len(self._tokenizer(self._prompts[role])["input_ids"]) - 1
+    def _count(self, prompt: str) -> int:
+        """Tokens of a prompt, its opening special token included, for pooling without it."""
+        return len(self._tokenizer(prompt)["input_ids"]) - 1
 
 
 def _dtype(device: torch.device) -> torch.dtype:
@@ -242,17 +242,14 @@ def _digest(folder: Path) -> str:
 
 def _pieces_by_script(tokenizer: Any) -> Counter[str]:
     """How many distinct vocabulary pieces contain letters of each script."""
-    pieces = set()
-    for piece, token in tokenizer.get_vocab().items():
-        shown = piece if piece.isascii() is False else tokenizer.convert_tokens_to_string([piece])
-        pieces.add((token, shown))
+    # Shown as text first: a byte-level vocabulary spells Chinese in Latin look-alikes.
+    shown = (tokenizer.convert_tokens_to_string([piece]) for piece in tokenizer.get_vocab())
     found: Counter[str] = Counter()
-    for text in {shown.removeprefix("##").strip() for _, shown in pieces}:
+    for text in {text.removeprefix("##").strip() for text in shown}:
         found.update({s for s in map(script, text) if s})
     return found
 
 
 def describe(encoder: Encoder) -> str:
     """How an answer names the model: its name and the digest of its files."""
-    name = encoder.name.rsplit("/", 1)[-1].removeprefix("package:")
-    return json.dumps(f"{name}@{encoder.revision}")[1:-1]
+    return f"{encoder.name.rsplit('/', 1)[-1].removeprefix('package:')}@{encoder.revision}"

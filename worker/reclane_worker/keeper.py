@@ -64,7 +64,7 @@ class Keeper(threading.Thread):
             if now - self._connected_at > self._lease_s:
                 for worker, returned, started in self._lane.recover():
                     _log.warning(
-                        "worker %s is gone: %s messages returned, %s of them were on its device",
+                        "worker %s is gone: %s messages returned, %s of them had been started",
                         worker,
                         returned,
                         started,

@@ -17,6 +17,7 @@ from reclane import _scripts, names, wire
 from reclane.client import connect
 from reclane_worker.settings import WorkerSettings
 
+_SHARED: Final = ("reclane/terminal", "reclane_worker/entry")
 MAX_DEAD_LETTERS: Final = 10_000
 CRASH_MEMORY_S: Final = 86_400
 
@@ -25,7 +26,7 @@ CRASH_MEMORY_S: Final = 86_400
 class Entry:
     """One leased message: its in-flight field, the list it came from, its bytes.
 
-    `crashes` counts how often a process died while it was on the device.
+    `crashes` counts how often a process died after it had started on it.
     """
 
     field: str
@@ -69,7 +70,9 @@ class Lane:
         self._inflight = names.inflight_key(worker_id)
         self._worker = names.worker_key(worker_id)
         self._scripts: dict[str, Any] = {
-            name: self._redis.register_script(_scripts.load("reclane_worker", name, allow_oom=True))
+            name: self._redis.register_script(
+                _scripts.load(*_SHARED, f"reclane_worker/{name}", allow_oom=True)
+            )
             for name in ("lease", "start", "commit", "give_back", "renew", "recover", "leave")
         }
 
@@ -104,7 +107,7 @@ class Lane:
         }
 
     def start(self, fields: Sequence[str]) -> bool:
-        """Record what the device works on; False when the lease was lost meanwhile."""
+        """Record what may be to blame if the process dies; False when the lease was lost."""
         return bool(self._run("start", [names.LEASES, self._worker], "\n".join(fields)))
 
     def commit(self, endings: Sequence[Ending]) -> set[str]:

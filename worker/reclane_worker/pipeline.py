@@ -11,12 +11,11 @@ from typing import Final
 import torch
 
 from reclane.contract import Failure, RecommendRequest
-from reclane.errors import RequestFailed
 from reclane_worker.answering import Answer, batch_shape, build_answer
 from reclane_worker.batching import Limits, plan
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder, describe
-from reclane_worker.preparing import Prepared, Preparer, failure_of
+from reclane_worker.preparing import Prepared, Preparer, failing_alone
 from reclane_worker.retrieval import intent_vectors, ranking_work, retrieve
 from reclane_worker.settings import WorkerSettings
 
@@ -89,16 +88,7 @@ class Pipeline:
 
     def run(self, batch: Sequence[Prepared]) -> list[Answer | Failure]:
         """Answer one batch on the device; a request that raises fails alone, by halving."""
-        try:
-            answers = self._run(batch)
-            if len(answers) == len(batch):
-                return answers
-            raise RequestFailed(f"{len(batch)} requests gave {len(answers)} answers", "internal")
-        except Exception as error:
-            if len(batch) == 1:
-                return [failure_of(error)]
-        middle = len(batch) // 2
-        return self.run(batch[:middle]) + self.run(batch[middle:])
+        return failing_alone(self._run, batch)
 
     @torch.inference_mode()
     def _run(self, batch: Sequence[Prepared]) -> list[Answer | Failure]:

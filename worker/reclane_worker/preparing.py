@@ -3,8 +3,9 @@
 import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from reclane.contract import Failure, RecommendRequest
 from reclane.errors import RequestFailed
@@ -13,6 +14,8 @@ from reclane_worker.encoder import Encoder, Tokens
 from reclane_worker.text import normalise
 
 _log = logging.getLogger(__name__)
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Preparer:
         """Normalise and tokenise all at once; `queued_ms` is each request's age."""
         started = time.perf_counter()
         texts = [normalise(request.query or "") for request in requests]
-        tokens = self._tokenise(texts)
+        tokens = failing_alone(lambda part: self._encoder.tokenise(part, "query"), texts)
         spent_ms = (time.perf_counter() - started) * 1e3
         prepared: list[Prepared | Failure] = []
         for request, text, ids, queued in zip(requests, texts, tokens, queued_ms, strict=True):
@@ -60,16 +63,6 @@ class Preparer:
             except Exception as error:
                 prepared.append(failure_of(error))
         return prepared
-
-    def _tokenise(self, texts: list[str]) -> list[Tokens | Failure]:
-        """All at once; a text that makes the tokenizer raise fails alone."""
-        try:
-            return list(self._encoder.tokenise(texts, "query"))
-        except Exception as error:
-            if len(texts) == 1:
-                return [failure_of(error)]
-        middle = len(texts) // 2
-        return self._tokenise(texts[:middle]) + self._tokenise(texts[middle:])
 
     def _one(
         self, request: RecommendRequest, text: str, tokens: Tokens, queued: float, spent_ms: float
@@ -108,6 +101,25 @@ class Preparer:
                 decayed = weight * self._history_decay**age
                 weights[position] = weights.get(position, 0.0) + decayed
         return weights
+
+
+def failing_alone(
+    work: Callable[[Sequence[_In]], Sequence[_Out]], items: Sequence[_In]
+) -> list[_Out | Failure]:
+    """`work` on all items at once; an item that makes it raise fails alone, found by halving.
+
+    Work that returns another number of results than it got items counts as raising.
+    """
+    try:
+        results = work(items)
+        if len(results) == len(items):
+            return list(results)
+        raise RequestFailed(f"{len(items)} requests gave {len(results)} answers", "internal")
+    except Exception as error:
+        if len(items) == 1:
+            return [failure_of(error)]
+    middle = len(items) // 2
+    return failing_alone(work, items[:middle]) + failing_alone(work, items[middle:])
 
 
 def failure_of(error: Exception) -> Failure:

@@ -37,7 +37,7 @@ class WorkerSettings(Settings):
     """Padded tokens in one device batch; default 1,024 on CPU and 16,384 on CUDA."""
     batch_requests: int = Field(default=256, ge=1, le=4_096)
     max_attempts: int = Field(default=3, ge=1, le=100)
-    """Crashes with a request on the device before it becomes a dead letter."""
+    """Crashes with a request started before it becomes a dead letter."""
     drain_s: float | None = Field(default=None, gt=0)
     """Bound on a drain; default 5 s + 4 x the predicted time of the running batch."""
 

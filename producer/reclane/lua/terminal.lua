@@ -1,5 +1,5 @@
 -- Whether `key` holds a result that must never be overwritten (SUCCESS, FAILURE, REVOKED).
--- Prepended to every script that stores a result.
+-- Prepended to scripts that store a result.
 local function is_terminal(key)
   local stored = redis.call('GET', key)
   if not stored then return false end

@@ -17,7 +17,7 @@ for i = 3, #ARGV, 6 do
     lost[#lost + 1] = field
   else
     if entry then
-      local message = string.sub(entry, string.find(entry, '\n', 1, true) + 1)
+      local _, message = take_apart(entry)
       redis.call('HDEL', attempts, redis.sha1hex(message))
     end
     if dead ~= '' then

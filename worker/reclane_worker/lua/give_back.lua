@@ -9,8 +9,7 @@ for i = #ARGV, 2, -1 do
     if due >= 0 then
       redis.call('ZADD', KEYS[2], due, entry)
     else
-      local cut = string.find(entry, '\n', 1, true)
-      redis.call('RPUSH', string.sub(entry, 1, cut - 1), string.sub(entry, cut + 1))
+      give_back(entry)
     end
   end
 end

@@ -11,11 +11,6 @@ local max_messages, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local function give_back(raw_entry)
-  local cut = string.find(raw_entry, '\n', 1, true)
-  redis.call('RPUSH', string.sub(raw_entry, 1, cut - 1), string.sub(raw_entry, cut + 1))
-end
-
 local incarnation = redis.call('HGET', worker, 'incarnation')
 if not incarnation or not redis.call('ZSCORE', leases, id) then
   for _, entry in ipairs(redis.call('HVALS', inflight)) do give_back(entry) end
@@ -71,11 +66,10 @@ local due = redis.call('ZRANGE', KEYS[5], 0, 0, 'WITHSCORES')
 local reply = {tonumber(incarnation), now, due[2] and tonumber(due[2]) or -1}
 local any_crashed = redis.call('EXISTS', KEYS[6]) == 1
 for i = 1, #fields do
-  local cut = string.find(entries[i], '\n', 1, true)
-  local message = string.sub(entries[i], cut + 1)
+  local origin, message = take_apart(entries[i])
   local crashes = any_crashed and redis.call('HGET', KEYS[6], redis.sha1hex(message)) or 0
   reply[#reply + 1] = fields[i]
-  reply[#reply + 1] = string.sub(entries[i], 1, cut - 1)
+  reply[#reply + 1] = origin
   reply[#reply + 1] = message
   reply[#reply + 1] = tonumber(crashes) or 0
 end

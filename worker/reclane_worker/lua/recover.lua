@@ -23,14 +23,13 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0
     end)
     local suspects = 0
     for _, row in ipairs(rows) do
-      local cut = string.find(row[2], '\n', 1, true)
-      local message = string.sub(row[2], cut + 1)
       if started[row[1]] then
+        local _, message = take_apart(row[2])
         suspects = suspects + 1
         redis.call('HINCRBY', KEYS[2], redis.sha1hex(message), 1)
         redis.call('EXPIRE', KEYS[2], ARGV[4])
       end
-      redis.call('RPUSH', string.sub(row[2], 1, cut - 1), message)
+      give_back(row[2])
     end
     redis.call('DEL', inflight, worker)
     redis.call('ZREM', KEYS[1], id)
