@@ -10,8 +10,10 @@ from typing import Any, Self
 
 import pytest
 
+from reclane import names
 from reclane_worker.local import WorkerProcess
 
+KEYS = names.Keys()
 DEADLINE_S = 60.0
 LEASE_MS = 1_000
 

@@ -60,11 +60,12 @@ def connection_options(settings: Settings) -> dict[str, Any]:
 
 
 def cancel_call(
-    task_id: str, channel: str, ttl_s: int, now: float
+    task_id: str, reply_to: str, settings: Settings, now: float
 ) -> tuple[str, bytes, int, str, str]:
     """Key and arguments of cancel.lua for one request."""
     meta = wire.encode_revoked(task_id, "cancelled", now)
-    return names.result_key(task_id), meta, ttl_s, channel, task_id
+    keys = settings.keys
+    return keys.result(task_id), meta, settings.result_ttl_s, keys.channel(reply_to), task_id
 
 
 def merge(request: RecommendRequest | str | None, fields: dict[str, Any]) -> RecommendRequest:
@@ -97,7 +98,7 @@ def outgoing(request: RecommendRequest, reply_to: str, now: float) -> Outgoing:
     return Outgoing(task_id, names.priority_list(queue), raw)
 
 
-def enqueue_calls(messages: Iterable[Outgoing]) -> Iterator[EnqueueCall]:
+def enqueue_calls(messages: Iterable[Outgoing], keys: names.Keys) -> Iterator[EnqueueCall]:
     """Group messages into calls bounded in count and bytes, order kept within a list."""
     by_list: defaultdict[str, list[bytes]] = defaultdict(list)
     for message in messages:
@@ -107,15 +108,17 @@ def enqueue_calls(messages: Iterable[Outgoing]) -> Iterator[EnqueueCall]:
         size = 0
         for raw in raws:
             if group and (len(group) == MAX_CALL_MESSAGES or size + len(raw) > MAX_CALL_BYTES):
-                yield _call(queue_list, group)
+                yield _call(keys, queue_list, group)
                 group, size = [], 0
             group.append(raw)
             size += len(raw)
-        yield _call(queue_list, group)
+        yield _call(keys, queue_list, group)
 
 
-def _call(queue_list: str, raws: list[bytes]) -> EnqueueCall:
-    return EnqueueCall((names.enqueue_key(uuid4().hex), queue_list), (CALL_MARKER_TTL_S, *raws))
+def _call(keys: names.Keys, queue_list: str, raws: list[bytes]) -> EnqueueCall:
+    return EnqueueCall(
+        (keys.enqueued(uuid4().hex), keys.prefix + queue_list), (CALL_MARKER_TTL_S, *raws)
+    )
 
 
 class Retrying:

@@ -62,7 +62,7 @@ class AsyncClient:
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load(redis_url=url)
         self._redis: Any = connect(self._settings)  # redis-py types replies loosely
-        self._channel = names.notify_channel(uuid4().hex)
+        self._reply_to = names.notify_channel(uuid4().hex)
         self._outstanding = _exchange.Outstanding()
         self._pid = os.getpid()
         self._closed = False
@@ -90,7 +90,7 @@ class AsyncClient:
         """Enqueue many requests, pipelined; all are validated before the first is enqueued."""
         now = time.time()
         messages = [
-            _exchange.outgoing(_exchange.merge(r, {}), self._channel, now) for r in requests
+            _exchange.outgoing(_exchange.merge(r, {}), self._reply_to, now) for r in requests
         ]
         await self._ensure_listening()
         loop = asyncio.get_running_loop()
@@ -100,7 +100,7 @@ class AsyncClient:
             future.add_done_callback(_mark_retrieved)
             self._outstanding.add(message.id, future)
             handles.append(AsyncHandle(self, message.id, future))
-        calls = list(_exchange.enqueue_calls(messages))
+        calls = list(_exchange.enqueue_calls(messages, self._settings.keys))
         try:
             self._check_open()  # again: close() may have failed all waiters just before
             await self._retrying(lambda: self._push(calls))
@@ -137,9 +137,7 @@ class AsyncClient:
     async def cancel(self, handle: AsyncHandle) -> bool:
         """Store REVOKED for a request that has no answer yet."""
         self._check_open()
-        call = _exchange.cancel_call(
-            handle.id, self._channel, self._settings.result_ttl_s, time.time()
-        )
+        call = _exchange.cancel_call(handle.id, self._reply_to, self._settings, time.time())
         return bool(await self._retrying(lambda: self._redis.eval(_exchange.CANCEL, 1, *call)))
 
     async def close(self) -> None:
@@ -210,7 +208,7 @@ class AsyncClient:
         """Read answers as they are announced, and all outstanding ones now and then."""
         interval_s = self._settings.reread_interval_s
         async with self._redis.pubsub() as pubsub:
-            await pubsub.subscribe(self._channel)
+            await pubsub.subscribe(self._settings.keys.channel(self._reply_to))
             reread_at = 0.0
             while not self._closed:
                 message = await pubsub.get_message(timeout=min(0.2, interval_s))
@@ -225,7 +223,7 @@ class AsyncClient:
 
     async def _read(self, ids: list[str]) -> None:
         for part in _exchange.chunks(ids, _exchange.READ_CHUNK):
-            stored = await self._redis.mget([names.result_key(i) for i in part])
+            stored = await self._redis.mget([self._settings.keys.result(i) for i in part])
             self._outstanding.settle(part, stored)
 
 

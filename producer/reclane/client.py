@@ -66,7 +66,7 @@ class Client:
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load(redis_url=url)
         self._redis: Any = connect(self._settings)  # redis-py types replies loosely
-        self._channel = names.notify_channel(uuid4().hex)
+        self._reply_to = names.notify_channel(uuid4().hex)
         self._outstanding = _exchange.Outstanding()
         self._pid = os.getpid()
         self._closed = threading.Event()
@@ -98,14 +98,14 @@ class Client:
         self._ensure_listening()
         now = time.time()
         messages = [
-            _exchange.outgoing(_exchange.merge(r, {}), self._channel, now) for r in requests
+            _exchange.outgoing(_exchange.merge(r, {}), self._reply_to, now) for r in requests
         ]
         handles = []
         for message in messages:
             future: Future[Recommendation] = Future()
             self._outstanding.add(message.id, future)
             handles.append(Handle(self, message.id, future))
-        calls = list(_exchange.enqueue_calls(messages))
+        calls = list(_exchange.enqueue_calls(messages, self._settings.keys))
         try:
             self._check_open()  # again: close() may have failed all waiters just before
             self._retrying(lambda: self._push(calls))
@@ -135,9 +135,7 @@ class Client:
     def cancel(self, handle: Handle) -> bool:
         """Store REVOKED for a request that has no answer yet; see `Handle.cancel`."""
         self._check_open()
-        call = _exchange.cancel_call(
-            handle.id, self._channel, self._settings.result_ttl_s, time.time()
-        )
+        call = _exchange.cancel_call(handle.id, self._reply_to, self._settings, time.time())
         return self._retrying(lambda: bool(self._redis.eval(_exchange.CANCEL, 1, *call)))
 
     def close(self) -> None:
@@ -206,7 +204,7 @@ class Client:
         """Read answers as they are announced, and all outstanding ones now and then."""
         interval_s = self._settings.reread_interval_s
         with self._redis.pubsub() as pubsub:
-            pubsub.subscribe(self._channel)
+            pubsub.subscribe(self._settings.keys.channel(self._reply_to))
             reread_at = 0.0
             while not self._closed.is_set():
                 message = pubsub.get_message(timeout=min(0.2, interval_s))
@@ -221,7 +219,7 @@ class Client:
 
     def _read(self, ids: list[str]) -> None:
         for part in _exchange.chunks(ids, _exchange.READ_CHUNK):
-            stored = self._redis.mget([names.result_key(i) for i in part])
+            stored = self._redis.mget([self._settings.keys.result(i) for i in part])
             self._outstanding.settle(part, stored)
 
 

@@ -3,6 +3,7 @@
 Task and queue names are a public promise: other services enqueue to them.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 # Tasks
@@ -19,35 +20,18 @@ LANE_QUEUES: Final = (INTERACTIVE_QUEUE, BULK_QUEUE)
 PRIORITY_STEPS: Final = (0, 3, 6, 9)
 _PRIORITY_SEPARATOR: Final = "\x06\x16"
 
-# The lane's own keys
-LEASES: Final = "reclane:leases"  # ZSET worker id -> lease end, ms of Redis's clock
-INCARNATIONS: Final = "reclane:incarnations"  # counter: an incarnation is never reused
-SCHEDULED: Final = "reclane:scheduled"  # ZSET origin + message -> due, ms
-ATTEMPTS: Final = "reclane:attempts"  # HASH message digest -> crashes while started
-DEAD_LETTERS: Final = "reclane:dead-letters"  # LIST, newest first, bounded
-
 _NOTIFY_PREFIX: Final = "reclane:notify:"
 _RESULT_PREFIX: Final = "celery-task-meta-"  # celery.backends.base: task_keyprefix
 
 
 def priority_list(queue: str, priority: int = 0) -> str:
-    """The Redis list that kombu uses for `queue` at `priority` (0 to 9, 0 served first)."""
+    """The list that kombu uses for `queue` at `priority` (0 to 9, 0 served first), unprefixed."""
     step = max(s for s in PRIORITY_STEPS if s <= max(0, min(9, priority)))
     return f"{queue}{_PRIORITY_SEPARATOR}{step}" if step else queue
 
 
-def lane_lists() -> tuple[str, ...]:
-    """Every list the lane takes from, in the order it takes: queue first, then priority."""
-    return tuple(priority_list(q, step) for q in LANE_QUEUES for step in PRIORITY_STEPS)
-
-
-def result_key(task_id: str) -> str:
-    """Key of a stored result; also the channel on which Celery publishes it."""
-    return _RESULT_PREFIX + task_id
-
-
 def notify_channel(client_id: str) -> str:
-    """Channel that tells one reclane client which of its ids are done (ids, one a line)."""
+    """The `reply_to` that asks for one message with many ids, one a line, on this channel."""
     return _NOTIFY_PREFIX + client_id
 
 
@@ -56,16 +40,64 @@ def is_notify_channel(reply_to: str) -> bool:
     return reply_to.startswith(_NOTIFY_PREFIX)
 
 
-def inflight_key(worker_id: str) -> str:
-    """HASH incarnation:batch:i -> origin list + message of what a worker holds."""
-    return f"reclane:inflight:{worker_id}"
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys and channels as they are on the server, each under `prefix`.
 
+    Celery's `global_keyprefix` (broker and result backend) set to the same prefix meets them.
+    """
 
-def worker_key(worker_id: str) -> str:
-    """HASH with a worker's incarnation, last leased batch, started fields and statistics."""
-    return f"reclane:worker:{worker_id}"
+    prefix: str = ""
 
+    @property
+    def leases(self) -> str:
+        """ZSET worker id -> lease end, ms of Redis's clock."""
+        return self.prefix + "reclane:leases"
 
-def enqueue_key(call_id: str) -> str:
-    """Marks an enqueue call as done, so that repeating it after a lost reply does nothing."""
-    return f"reclane:enqueued:{call_id}"
+    @property
+    def incarnations(self) -> str:
+        """Counter: an incarnation is never reused."""
+        return self.prefix + "reclane:incarnations"
+
+    @property
+    def scheduled(self) -> str:
+        """ZSET origin + message -> due, ms."""
+        return self.prefix + "reclane:scheduled"
+
+    @property
+    def attempts(self) -> str:
+        """HASH message digest -> crashes while started."""
+        return self.prefix + "reclane:attempts"
+
+    @property
+    def dead_letters(self) -> str:
+        """LIST, newest first, bounded."""
+        return self.prefix + "reclane:dead-letters"
+
+    def inflight(self, worker_id: str) -> str:
+        """HASH incarnation:batch:i -> origin list + message of what a worker holds."""
+        return f"{self.prefix}reclane:inflight:{worker_id}"
+
+    def worker(self, worker_id: str) -> str:
+        """HASH with a worker's incarnation, last leased batch, started fields and statistics."""
+        return f"{self.prefix}reclane:worker:{worker_id}"
+
+    def enqueued(self, call_id: str) -> str:
+        """Marks an enqueue call as done, so that repeating it after a lost reply does nothing."""
+        return f"{self.prefix}reclane:enqueued:{call_id}"
+
+    def result(self, task_id: str) -> str:
+        """A stored result; also the channel on which it is published, as Celery does."""
+        return f"{self.prefix}{_RESULT_PREFIX}{task_id}"
+
+    def channel(self, reply_to: str) -> str:
+        """The channel that a message's `reply_to` names."""
+        return self.prefix + reply_to
+
+    def list(self, queue: str, priority: int = 0) -> str:
+        """The list that holds `queue` at `priority`."""
+        return self.prefix + priority_list(queue, priority)
+
+    def lane_lists(self) -> tuple[str, ...]:
+        """Every list the lane takes from, in the order it takes: queue first, then priority."""
+        return tuple(self.list(q, step) for q in LANE_QUEUES for step in PRIORITY_STEPS)

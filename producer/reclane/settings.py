@@ -1,14 +1,18 @@
 """Settings of a producer: environment (prefix RECLANE_), then .env, then defaults."""
 
+import re
+from functools import cached_property
 from typing import Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
+from reclane import names
 from reclane.contract import explain_validation
 from reclane.errors import InvalidSettings
 
+_PREFIX = re.compile(r"([\w.:-]{0,63}[:_.-])?", re.ASCII)
 _SCHEMES = ("redis://", "rediss://", "unix://")
 
 
@@ -20,6 +24,8 @@ class Settings(BaseSettings):
     )
 
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    key_prefix: str = ""
+    """Put before every key, queue and channel, so that systems can share one database."""
     socket_timeout_s: float = Field(default=5.0, gt=0)
     """Time for one reply from Redis before the call is repeated on a new connection."""
     enqueue_timeout_s: float = Field(default=15.0, gt=0, le=50)
@@ -42,6 +48,18 @@ class Settings(BaseSettings):
         if not 0 <= port < 65_536:  # the parser's own message would quote the password
             raise ValueError("cannot be read; write redis://[user:password@]host:port/database")
         return value
+
+    @field_validator("key_prefix")
+    @classmethod
+    def _is_prefix(cls, value: str) -> str:
+        if not _PREFIX.fullmatch(value):  # Celery's result backend adds _ to any other ending
+            raise ValueError("write up to 64 letters, digits or : _ . - that end in : _ . or -")
+        return value
+
+    @cached_property
+    def keys(self) -> names.Keys:
+        """Keys and channels on the server, under `key_prefix`."""
+        return names.Keys(self.key_prefix)
 
     @classmethod
     def load(cls, **overrides: object) -> Self:

@@ -16,7 +16,7 @@ from celery.result import AsyncResult
 from reclane import Client, RequestFailed, names
 from reclane.embedded import EmbeddedServer
 from reclane.wire import decode_message, encode_revoked
-from support import DEADLINE_S, StartWorker, eventually
+from support import DEADLINE_S, KEYS, StartWorker, eventually
 
 RECOMMEND = {"queue": names.INTERACTIVE_QUEUE}
 SPACE = {"query": "space film", "k": 3}
@@ -59,7 +59,7 @@ def test_a_foreign_task_on_the_queue_fails_and_is_kept(
     result = stock.send_task("somebody.elses", **RECOMMEND)
     with pytest.raises(RequestFailed, match=r"reclane\.tasks"):
         result.get(timeout=DEADLINE_S)
-    assert raw.llen(names.DEAD_LETTERS) == 1
+    assert raw.llen(KEYS.dead_letters) == 1
 
 
 def test_an_expired_message_is_revoked(stock: Celery, start_worker: StartWorker) -> None:
@@ -83,12 +83,12 @@ def test_a_countdown_waits_even_when_the_worker_is_replaced(
 ) -> None:
     first = start_worker()
     result = send(stock, SPACE, countdown=3)
-    eventually(lambda: raw.zcard(names.SCHEDULED) == 1, "the message is parked")
+    eventually(lambda: raw.zcard(KEYS.scheduled) == 1, "the message is parked")
     assert not result.ready()
     first.kill()
     start_worker()
     assert result.get(timeout=DEADLINE_S)["items"]
-    assert raw.zcard(names.SCHEDULED) == 0
+    assert raw.zcard(KEYS.scheduled) == 0
 
 
 def test_priority_0_is_served_before_9(stock: Celery, start_worker: StartWorker) -> None:
@@ -113,8 +113,8 @@ def test_ignore_result_stores_nothing(
     ignored = send(stock, SPACE, ignore_result=True)
     start_worker()
     client.recommend("film", timeout=DEADLINE_S)
-    eventually(lambda: not raw.keys(names.inflight_key("*")), "the message is done")
-    assert raw.get(names.result_key(ignored.id)) is None
+    eventually(lambda: not raw.keys(KEYS.inflight("*")), "the message is done")
+    assert raw.get(KEYS.result(ignored.id)) is None
 
 
 def test_links_chains_and_chords_go_on(stock: Celery, start_worker: StartWorker) -> None:
@@ -159,7 +159,7 @@ def test_an_errback_is_sent_also_where_the_result_is_ignored(
     errback = stock.signature("somebody.listens", options={"queue": "errors"})
     result = send(stock, {"query": "film", "k": 0}, link_error=errback, ignore_result=True)
     eventually(lambda: raw.llen("errors") == 1, "the errback is sent")
-    assert raw.get(names.result_key(result.id)) is None
+    assert raw.get(KEYS.result(result.id)) is None
 
 
 def test_a_cancelled_linked_request_stays_revoked(
@@ -168,11 +168,11 @@ def test_a_cancelled_linked_request_stays_revoked(
     start_worker(app="faulty_worker")
     link = stock.signature("somebody.listens", options={"queue": "links"})
     result = send(stock, {"query": "slowfault"}, link=link)
-    eventually(lambda: raw.keys(names.inflight_key("*")), "the request is with the worker")
+    eventually(lambda: raw.keys(KEYS.inflight("*")), "the request is with the worker")
     revoked = encode_revoked(result.id, "cancelled", time.time())
-    raw.set(names.result_key(result.id), revoked)
-    eventually(lambda: not raw.keys(names.inflight_key("*")), "the request has ended")
-    assert raw.get(names.result_key(result.id)) == revoked
+    raw.set(KEYS.result(result.id), revoked)
+    eventually(lambda: not raw.keys(KEYS.inflight("*")), "the request has ended")
+    assert raw.get(KEYS.result(result.id)) == revoked
     assert raw.llen("links") == 0
 
 

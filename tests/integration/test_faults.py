@@ -19,7 +19,7 @@ from reclane.wire import decode_message
 from reclane_worker.ending import EXIT_LANE, EXIT_STUCK
 from reclane_worker.local import WorkerProcess
 from reclane_worker.wait import QueueWatch
-from support import DEADLINE_S, CutProxy, StartWorker, eventually
+from support import DEADLINE_S, KEYS, CutProxy, StartWorker, eventually
 
 
 class Published:
@@ -28,7 +28,7 @@ class Published:
     def __init__(self, raw: "redis.Redis") -> None:
         self.counts: Counter[str] = Counter()
         self._pubsub = raw.pubsub()
-        self._pubsub.psubscribe(names.result_key("*"))
+        self._pubsub.psubscribe(KEYS.result("*"))
         self._pubsub.get_message(timeout=5)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -56,7 +56,7 @@ def watch(raw: "redis.Redis") -> Iterator[Published]:
 
 
 def in_flight(raw: "redis.Redis") -> int:
-    return sum(raw.hlen(key) for key in raw.scan_iter(names.inflight_key("*")))
+    return sum(raw.hlen(key) for key in raw.scan_iter(KEYS.inflight("*")))
 
 
 def on_device(worker: WorkerProcess) -> bool:
@@ -64,15 +64,15 @@ def on_device(worker: WorkerProcess) -> bool:
 
 
 def assert_each_once(published: Published, handles: list[Handle]) -> None:
-    expected = {names.result_key(handle.id) for handle in handles}
+    expected = {KEYS.result(handle.id) for handle in handles}
     eventually(lambda: expected <= set(published.counts), "every result is published")
     assert {published.counts[key] for key in expected} == {1}
 
 
 def assert_nothing_left(raw: "redis.Redis") -> None:
     eventually(lambda: in_flight(raw) == 0, "nothing is in flight")
-    assert all(raw.llen(queue) == 0 for queue in names.lane_lists())
-    assert raw.hlen(names.ATTEMPTS) == 0
+    assert all(raw.llen(queue) == 0 for queue in KEYS.lane_lists())
+    assert raw.hlen(KEYS.attempts) == 0
 
 
 def test_a_worker_killed_in_the_middle_of_a_batch_loses_nothing(
@@ -119,7 +119,7 @@ def test_two_workers_share_the_work(
         assert_each_once(published, handles)
 
     def both_worked() -> bool:
-        stats = [raw.hget(key, "stats") for key in raw.scan_iter(names.worker_key("*"))]
+        stats = [raw.hget(key, "stats") for key in raw.scan_iter(KEYS.worker("*"))]
         return sum(1 for s in stats if s and b'"requests": 0' not in s) == 2
 
     eventually(both_worked, "both workers answered some")
@@ -136,10 +136,10 @@ def test_a_worker_frozen_past_its_lease_neither_overwrites_nor_publishes_twice(
         start_worker()
         for handle in handles:
             assert handle.result(DEADLINE_S).items
-        before = [raw.get(names.result_key(handle.id)) for handle in handles]
+        before = [raw.get(KEYS.result(handle.id)) for handle in handles]
         frozen.signal(signal.SIGCONT)
         eventually(lambda: "answers came too late" in frozen.log(), "the frozen worker wakes")
-        assert [raw.get(names.result_key(handle.id)) for handle in handles] == before
+        assert [raw.get(KEYS.result(handle.id)) for handle in handles] == before
         assert_each_once(published, handles)
     again = client.submit_many(["film"] * 100)
     for handle in again:
@@ -149,7 +149,7 @@ def test_a_worker_frozen_past_its_lease_neither_overwrites_nor_publishes_twice(
 
 
 @pytest.mark.parametrize(
-    "marker", [names.INCARNATIONS.encode(), names.DEAD_LETTERS.encode()], ids=["lease", "commit"]
+    "marker", [KEYS.incarnations.encode(), KEYS.dead_letters.encode()], ids=["lease", "commit"]
 )
 def test_a_reply_cut_after_the_server_executed_changes_nothing(
     marker: bytes,
@@ -177,7 +177,7 @@ def test_an_enqueue_whose_reply_was_cut_enqueues_once(
         settings = Settings.load(redis_url=proxy.url)
         with Client(settings=settings) as client:
             client.submit("first")
-            proxy.cut_reply_to(names.enqueue_key("").encode())
+            proxy.cut_reply_to(KEYS.enqueued("").encode())
             client.submit_many(["film"] * 100)
             assert proxy.cuts == 1
     assert raw.llen(names.INTERACTIVE_QUEUE) == 101
@@ -196,7 +196,7 @@ def test_redis_restarted_under_a_worker_loses_nothing(
         assert handle.result(DEADLINE_S).items
     assert worker.stop() == 0
     assert_nothing_left(raw)
-    assert raw.zcard(names.LEASES) == 0
+    assert raw.zcard(KEYS.leases) == 0
 
 
 def test_sigterm_finishes_the_batch_and_gives_the_rest_back_in_order(
@@ -207,13 +207,13 @@ def test_sigterm_finishes_the_batch_and_gives_the_rest_back_in_order(
     handles = client.submit_many(["slowfault"] * 12)
     eventually(lambda: on_device(worker), "a batch is on the device")
     assert worker.stop() == 0
-    rest = [handle.id for handle in handles if raw.get(names.result_key(handle.id)) is None]
+    rest = [handle.id for handle in handles if raw.get(KEYS.result(handle.id)) is None]
     assert 0 < len(rest) < len(handles)
     queued = [decode_message(m).id for m in raw.lrange(names.INTERACTIVE_QUEUE, 0, -1)]
     assert list(reversed(queued)) == rest
     assert in_flight(raw) == 0
-    assert raw.zcard(names.LEASES) == 0
-    assert not list(raw.scan_iter(names.worker_key("*")))
+    assert raw.zcard(KEYS.leases) == 0
+    assert not list(raw.scan_iter(KEYS.worker("*")))
 
 
 def test_a_request_that_kills_the_process_becomes_a_dead_letter_and_nobody_else_does(
@@ -229,7 +229,7 @@ def test_a_request_that_kills_the_process_becomes_a_dead_letter_and_nobody_else_
     assert raised.value.code == "poison"
     for number in (0, 2, 3):
         assert handles[number].result(DEADLINE_S).items
-    assert raw.llen(names.DEAD_LETTERS) == 1
+    assert raw.llen(KEYS.dead_letters) == 1
     assert_nothing_left(raw)
 
 
@@ -348,5 +348,5 @@ def test_messages_that_cannot_be_read_become_dead_letters(
     raw.lpush(names.INTERACTIVE_QUEUE, b"not json", b"{}", b'{"headers": 1, "properties": {}}')
     start_worker()
     assert client.recommend("film", timeout=DEADLINE_S).items
-    eventually(lambda: raw.llen(names.DEAD_LETTERS) == 3, "three dead letters")
+    eventually(lambda: raw.llen(KEYS.dead_letters) == 3, "three dead letters")
     assert_nothing_left(raw)

@@ -21,6 +21,8 @@ from reclane.errors import (
     RequestRevoked,
     WireError,
 )
+from reclane.settings import Settings
+from support import KEYS
 
 ANSWER = json.loads((Path(__file__).parent / "golden/answer_v1.json").read_text("utf-8"))
 NOW = 1_700_000_000.0
@@ -43,33 +45,33 @@ def payload(call: EnqueueCall) -> tuple[bytes | int, ...]:
 
 @pytest.mark.parametrize("count", [0, 1, 499, 500, 501, 1_234])
 def test_calls_hold_at_most_500_messages_in_order_each_exactly_once(count: int) -> None:
-    calls = list(_exchange.enqueue_calls(send(10, n) for n in range(count)))
+    calls = list(_exchange.enqueue_calls([send(10, n) for n in range(count)], KEYS))
     assert [raw for call in calls for raw in payload(call)] == [b"%010d" % n for n in range(count)]
     assert len(calls) == -(-count // 500)
     assert all(1 <= len(payload(call)) <= 500 for call in calls)
 
 
 def test_calls_hold_at_most_a_million_bytes() -> None:
-    calls = list(_exchange.enqueue_calls(send(250_000, n) for n in range(9)))
+    calls = list(_exchange.enqueue_calls([send(250_000, n) for n in range(9)], KEYS))
     assert [len(payload(call)) for call in calls] == [4, 4, 1]
 
 
 def test_a_message_larger_than_a_call_goes_alone() -> None:
     sizes = (10, 1_000_001, 10)
-    calls = list(_exchange.enqueue_calls(send(size, n) for n, size in enumerate(sizes)))
+    calls = list(_exchange.enqueue_calls([send(size, n) for n, size in enumerate(sizes)], KEYS))
     assert [[len(raw) for raw in payload(call)] for call in calls] == [[10], [1_000_001], [10]]
 
 
 def test_lists_are_kept_apart_and_each_in_order() -> None:
     messages = [send(10, n, f"q{n % 2}") for n in range(10)]
-    calls = {call.keys[1]: payload(call) for call in _exchange.enqueue_calls(messages)}
+    calls = {call.keys[1]: payload(call) for call in _exchange.enqueue_calls(messages, KEYS)}
     assert calls == {
         f"q{which}": tuple(b"%010d" % n for n in range(which, 10, 2)) for which in (0, 1)
     }
 
 
 def test_every_call_has_an_id_of_its_own_and_bounds_how_long_it_is_known() -> None:
-    calls = list(_exchange.enqueue_calls(send(10, n) for n in range(1_001)))
+    calls = list(_exchange.enqueue_calls([send(10, n) for n in range(1_001)], KEYS))
     assert len({call.keys[0] for call in calls}) == 3
     assert all(call.args[0] == 60 for call in calls)
 
@@ -101,7 +103,9 @@ def test_a_request_larger_than_the_limit_is_refused_before_it_is_sent() -> None:
 
 
 def test_a_cancellation_stores_a_revocation_under_the_result_key() -> None:
-    key, meta, ttl_s, channel, task_id = _exchange.cancel_call("t-1", "reclane:notify:c", 300, NOW)
+    key, meta, ttl_s, channel, task_id = _exchange.cancel_call(
+        "t-1", "reclane:notify:c", Settings(), NOW
+    )
     assert (key, ttl_s, channel, task_id) == (
         "celery-task-meta-t-1",
         300,

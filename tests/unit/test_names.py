@@ -31,7 +31,7 @@ def test_the_priority_steps_are_kombus_default() -> None:
 
 
 def test_the_lane_takes_interactive_first_and_priority_0_first() -> None:
-    assert names.lane_lists() == (
+    assert names.Keys().lane_lists() == (
         "reclane.interactive",
         "reclane.interactive\x06\x163",
         "reclane.interactive\x06\x166",
@@ -46,7 +46,22 @@ def test_the_lane_takes_interactive_first_and_priority_0_first() -> None:
 @pytest.mark.parametrize("task_id", ["0b9c7a52-5f0e-4c55-9a3c-2f0a6f6f3c11", "é"])
 def test_a_result_key_is_the_one_that_celery_uses(task_id: str) -> None:
     with Celery(backend="redis://localhost:1/0", set_as_current=False) as app:
-        assert names.result_key(task_id).encode() == app.backend.get_key_for_task(task_id)
+        assert names.Keys().result(task_id).encode() == app.backend.get_key_for_task(task_id)
+
+
+def test_every_key_and_channel_is_under_the_prefix() -> None:
+    keys = names.Keys("shop-a:")
+    plain = [keys.leases, keys.incarnations, keys.scheduled, keys.attempts, keys.dead_letters]
+    made = [f("x") for f in (keys.inflight, keys.worker, keys.enqueued, keys.result, keys.channel)]
+    for key in [*plain, *made, *keys.lane_lists()]:
+        assert key.startswith("shop-a:")
+
+
+def test_a_prefixed_result_key_is_the_one_that_celery_uses() -> None:
+    options = {"global_keyprefix": "shop-a:"}
+    with Celery(backend="redis://localhost:1/0", set_as_current=False) as app:
+        app.conf.result_backend_transport_options = options
+        assert names.Keys("shop-a:").result("t").encode() == app.backend.get_key_for_task("t")
 
 
 def test_public_names_stay() -> None:

@@ -13,6 +13,7 @@ from reclane.errors import RequestFailed, RequestRevoked
 from reclane_worker import triage as module
 from reclane_worker.lane import Entry
 from reclane_worker.triage import Triage, end_with, triage
+from support import KEYS
 
 NOW_S = 1_700_000_000
 NOW_MS = NOW_S * 1_000
@@ -295,7 +296,7 @@ def test_ignore_result_stores_no_answer() -> None:
     (job,) = sort(entry(message(ignore_result=True))).jobs
     ending = end_with(job, b"meta")
     assert ending.meta == b""
-    assert ending.arguments()[1:3] == ("", b"")
+    assert ending.arguments(KEYS)[1:3] == ("", b"")
 
 
 @pytest.mark.parametrize(
@@ -316,7 +317,7 @@ def test_ignore_result_stores_no_failure_and_no_revocation(
 
 def test_an_ending_with_a_result_names_its_key() -> None:
     (job,) = sort(entry(message())).jobs
-    assert end_with(job, b"meta").arguments() == (
+    assert end_with(job, b"meta").arguments(KEYS) == (
         "1:0:0",
         "celery-task-meta-t-1",
         b"meta",

@@ -44,7 +44,9 @@ def configuration() -> dict[str, Any]:
             "priority_steps": list(names.PRIORITY_STEPS),
             "socket_timeout": settings.socket_timeout_s,
             "socket_keepalive": True,
+            "global_keyprefix": settings.key_prefix,
         },
+        "result_backend_transport_options": {"global_keyprefix": settings.key_prefix},
         "redis_socket_timeout": settings.socket_timeout_s,
         "redis_socket_keepalive": True,
     }

@@ -6,10 +6,13 @@ lease by its batch id, commit because an entry ends only once, the rest by natur
 retries by itself; callers decide (see `loop.py` and `keeper.py`).
 """
 
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
-from typing import Any, Final
+from itertools import count
+from typing import Any, Final, TypeVar
 
 import redis
 
@@ -20,6 +23,10 @@ from reclane_worker.settings import WorkerSettings
 _SHARED: Final = ("reclane/terminal", "reclane_worker/entry")
 MAX_DEAD_LETTERS: Final = 10_000
 CRASH_MEMORY_S: Final = 86_400
+LOG_EVERY: Final = 10
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +62,11 @@ class Ending:
     channel: str = ""
     dead_letter: bytes = b""
 
-    def arguments(self) -> tuple[str | bytes, ...]:
-        key = names.result_key(self.task_id) if self.meta else ""
-        return self.field, key, self.meta, self.channel, self.task_id, self.dead_letter
+    def arguments(self, keys: names.Keys) -> tuple[str | bytes, ...]:
+        """One entry's part of commit.lua's arguments."""
+        key = keys.result(self.task_id) if self.meta else ""
+        channel = keys.channel(self.channel) if self.channel else ""
+        return self.field, key, self.meta, channel, self.task_id, self.dead_letter
 
 
 class Lane:
@@ -67,8 +76,9 @@ class Lane:
         self._settings = settings
         self._id = worker_id
         self._redis: Any = connect(settings)  # redis-py types replies loosely
-        self._inflight = names.inflight_key(worker_id)
-        self._worker = names.worker_key(worker_id)
+        self._keys = settings.keys
+        self._inflight = self._keys.inflight(worker_id)
+        self._worker = self._keys.worker(worker_id)
         self._scripts: dict[str, Any] = {
             name: self._redis.register_script(
                 _scripts.load(*_SHARED, f"reclane_worker/{name}", allow_oom=True)
@@ -79,18 +89,23 @@ class Lane:
     def lease(self, batch_id: int, limit: int) -> Leased:
         """Take up to `limit` messages under `batch_id`, and renew the lease."""
         keys = [
-            names.LEASES,
+            self._keys.leases,
             self._inflight,
             self._worker,
-            names.INCARNATIONS,
-            names.SCHEDULED,
-            names.ATTEMPTS,
-            *names.lane_lists(),
+            self._keys.incarnations,
+            self._keys.scheduled,
+            self._keys.attempts,
+            *self._keys.lane_lists(),
         ]
         settings = self._settings
         reply = self._run("lease", keys, settings.lease_ms, batch_id, limit, settings.lease_bytes)
         entries = tuple(
-            Entry(reply[i].decode(), reply[i + 1].decode(), reply[i + 2], reply[i + 3])
+            Entry(
+                reply[i].decode(),
+                reply[i + 1].decode().removeprefix(self._keys.prefix),
+                reply[i + 2],
+                reply[i + 3],
+            )
             for i in range(3, len(reply), 4)
         )
         return Leased(reply[0], reply[1], reply[2] if reply[2] >= 0 else None, entries)
@@ -99,7 +114,7 @@ class Lane:
         """Those ids that already have a result which must not be overwritten; one read."""
         if not task_ids:
             return set()
-        stored = self._redis.mget([names.result_key(i) for i in task_ids])
+        stored = self._redis.mget([self._keys.result(i) for i in task_ids])
         return {
             task_id
             for task_id, raw in zip(task_ids, stored, strict=True)
@@ -108,19 +123,19 @@ class Lane:
 
     def start(self, fields: Sequence[str]) -> bool:
         """Record what may be to blame if the process dies; False when the lease was lost."""
-        return bool(self._run("start", [names.LEASES, self._worker], "\n".join(fields)))
+        return bool(self._run("start", [self._keys.leases, self._worker], "\n".join(fields)))
 
     def commit(self, endings: Sequence[Ending]) -> set[str]:
         """End entries and make their results visible; returns fields that were not ours."""
-        keys = [self._inflight, names.ATTEMPTS, names.DEAD_LETTERS]
+        keys = [self._inflight, self._keys.attempts, self._keys.dead_letters]
         arguments: list[Any] = [self._settings.result_ttl_s, MAX_DEAD_LETTERS]
         for ending in endings:
-            arguments.extend(ending.arguments())
+            arguments.extend(ending.arguments(self._keys))
         return {field.decode() for field in self._scripts["commit"](keys=keys, args=arguments)}
 
     def give_back(self, fields: Sequence[str], due_ms: int = -1) -> int:
         """Return entries to their lists, or park them until `due_ms`; how many were ours."""
-        keys = [self._inflight, names.SCHEDULED]
+        keys = [self._inflight, self._keys.scheduled]
         return int(self._scripts["give_back"](keys=keys, args=[due_ms, *fields]))
 
     def owns(self, field: str) -> bool:
@@ -131,22 +146,23 @@ class Lane:
         """Forget crashes blamed on messages that were computed after all."""
         # SHA-1 because Redis's scripts offer no other digest; nothing rests on its strength.
         digests = [sha1(raw, usedforsecurity=False).hexdigest() for raw in raws]
-        self._redis.hdel(names.ATTEMPTS, *digests)
+        self._redis.hdel(self._keys.attempts, *digests)
 
     def renew(self, statistics: str) -> bool:
         """Renew the lease; False when somebody recovered this worker's messages."""
-        keys = [names.LEASES, self._worker]
+        keys = [self._keys.leases, self._worker]
         return bool(self._run("renew", keys, self._settings.lease_ms, statistics))
 
     def recover(self) -> list[tuple[str, int, int]]:
         """Return lapsed workers' messages: (worker, entries returned, entries started)."""
-        prefixes = names.inflight_key(""), names.worker_key("")
-        reply = self._run("recover", [names.LEASES, names.ATTEMPTS], *prefixes, CRASH_MEMORY_S)
+        prefixes = self._keys.inflight(""), self._keys.worker("")
+        keys = [self._keys.leases, self._keys.attempts]
+        reply = self._run("recover", keys, *prefixes, CRASH_MEMORY_S)
         return [(reply[i].decode(), reply[i + 1], reply[i + 2]) for i in range(0, len(reply), 3)]
 
     def leave(self) -> bool:
         """Give up the lease; False while anything is in flight."""
-        return bool(self._run("leave", [names.LEASES, self._inflight, self._worker]))
+        return bool(self._run("leave", [self._keys.leases, self._inflight, self._worker]))
 
     def held(self) -> list[str]:
         """Fields still in flight, oldest first."""
@@ -171,3 +187,19 @@ def is_passing(error: redis.RedisError) -> bool:
     if isinstance(error, redis.ConnectionError | redis.TimeoutError | redis.ReadOnlyError):
         return True
     return isinstance(error, redis.ResponseError) and str(error).startswith(_PASSING_CODES)
+
+
+def patiently(call: Callable[[], _T]) -> _T:
+    """Repeat an idempotent call until Redis answers; a drain has its own bound."""
+    pause_s = 0.05
+    for attempt in count():
+        try:
+            return call()
+        except redis.RedisError as error:
+            if not is_passing(error):
+                raise
+            if attempt % LOG_EVERY == 0:
+                _log.warning("Redis is away (%s); trying again", type(error).__name__)
+            time.sleep(pause_s)
+            pause_s = min(1.0, pause_s * 2)
+    raise AssertionError("count() does not end")

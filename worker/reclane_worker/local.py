@@ -32,6 +32,7 @@ class WorkerProcess:
     ) -> None:
         self._url = url
         self.environment = {**os.environ, "RECLANE_REDIS_URL": url, **environment}
+        self._keys = names.Keys(self.environment.get("RECLANE_KEY_PREFIX", ""))
         self.command = [sys.executable, "-m", "celery", "-A", app, "worker"]
         self.command += ["-Q", names.TASKS_QUEUE, "-l", "INFO", "-n", f"w{time.time_ns()}@%h"]
         self.command += arguments
@@ -98,4 +99,4 @@ class WorkerProcess:
 
     def _leased(self, client: "redis.Redis") -> bool:
         marker = f":{self.pid}:".encode()
-        return any(marker in worker for worker in client.zrange(names.LEASES, 0, -1))
+        return any(marker in worker for worker in client.zrange(self._keys.leases, 0, -1))

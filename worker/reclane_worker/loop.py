@@ -10,48 +10,33 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass, replace
-from itertools import count
+from dataclasses import asdict, dataclass
 from traceback import format_tb
-from typing import Final, TypeVar
+from typing import Final
 
 import redis
-from kombu.exceptions import OperationalError
 
-from reclane import wire
 from reclane.contract import Failure, RecommendRequest
 from reclane_worker.answering import Answer, batch_shape
 from reclane_worker.batching import CostLine
 from reclane_worker.celery_side import CeleryFinisher
 from reclane_worker.device import Device, Stopwatch, bound_s, device_threads
 from reclane_worker.ending import EXIT_LANE, end_process
-from reclane_worker.lane import Ending, Entry, Lane, Leased, is_passing
+from reclane_worker.finishing import Finishing
+from reclane_worker.lane import Entry, Lane, Leased, is_passing, patiently
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.preparing import Prepared
 from reclane_worker.settings import WorkerSettings
-from reclane_worker.triage import (
-    ANSWERED,
-    Ended,
-    Job,
-    celery_failed,
-    decode,
-    end_with,
-    notify_channel,
-    triage,
-)
+from reclane_worker.triage import Job, decode, triage
 from reclane_worker.wait import QueueWatch
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 LEAD_S: Final = 0.010  # prepare the next batch this long before the running one should end
 PREPARE_S: Final = 1.0  # predicted time to tokenise one lease
-CELERY_RETRY_S: Final = 2.0  # pause before a message whose callbacks could not be sent runs again
-CELERY_S: Final = 10.0  # predicted time for links and signal receivers, which are others' code
 FIRST_BATCH_S: Final = 60.0
-LOG_EVERY: Final = 10
 PROBE: Final = RecommendRequest(query="a plain request", k=10)
 
 
@@ -92,7 +77,7 @@ class LaneLoop(threading.Thread):
         self._settings = settings
         self._lane = lane
         self._pipeline = pipeline
-        self._finisher = finisher
+        self._finishing = Finishing(lane, finisher, stopwatch)
         self._stopwatch = stopwatch
         self._revoked = revoked
         self._device = Device(stopwatch, device_threads(settings, pipeline.encoder.device.type))
@@ -179,9 +164,7 @@ class LaneLoop(threading.Thread):
 
     def _lease(self) -> Leased:
         """Take work; the batch id changes only once the reply has arrived."""
-        leased = self._patiently(
-            lambda: self._lane.lease(self._batch_id, self._settings.lease_messages)
-        )
+        leased = patiently(lambda: self._lane.lease(self._batch_id, self._settings.lease_messages))
         self._batch_id += 1
         if self._incarnation and leased.incarnation != self._incarnation:
             _log.warning("the lease had lapsed; unfinished batches were recovered by others")
@@ -199,7 +182,7 @@ class LaneLoop(threading.Thread):
         with self._stopwatch.watch("reading messages", PREPARE_S):
             read, ended = decode(entries, now_ms, self._settings.max_attempts)
         ids = [message.id for _, message in read]
-        answered = self._patiently(lambda: self._lane.terminal(ids))
+        answered = patiently(lambda: self._lane.terminal(ids))
         with self._stopwatch.watch("checking messages", PREPARE_S):
             checked = triage(
                 read,
@@ -208,18 +191,15 @@ class LaneLoop(threading.Thread):
                 revoked=self._revoked,
                 max_attempts=self._settings.max_attempts,
             )
-        self._end(ended + checked.ended)
+        self._finishing.end(ended + checked.ended)
         for entry, due_ms in checked.parked:
-            self._park(entry, due_ms)
+            self._finishing.park(entry, due_ms)
         return self._group(checked.jobs)
 
     def _start(self, fields: Sequence[str]) -> bool:
         """Record what may be to blame if the process dies: these, and what is in the air."""
         flying = [job.entry.field for flight in self._flights for job in flight.jobs]
-        return self._patiently(lambda: self._lane.start([*flying, *fields]))
-
-    def _park(self, entry: Entry, due_ms: int) -> None:
-        self._patiently(lambda: self._lane.give_back([entry.field], due_ms))
+        return patiently(lambda: self._lane.start([*flying, *fields]))
 
     def _group(self, jobs: Sequence[Job]) -> list[list[tuple[Job, Prepared]]]:
         """Batches in the order to run; what cannot be prepared fails alone, here."""
@@ -229,7 +209,7 @@ class LaneLoop(threading.Thread):
             )
         failed = [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Failure)]
         if failed:
-            self._commit([job for job, _ in failed], [failure for _, failure in failed])
+            self._finishing.commit([job for job, _ in failed], [failure for _, failure in failed])
         ready = [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Prepared)]
         groups = self._pipeline.batches([one for _, one in ready])
         return [[ready[i] for i in group] for group in groups]
@@ -259,7 +239,7 @@ class LaneLoop(threading.Thread):
             self._end_if_broken(answers)
             self._flights.remove(flight)
             self.cost.learn(flight.shape["padded"], seconds)
-            self._commit(flight.jobs, answers)
+            self._finishing.commit(flight.jobs, answers)
             self._count(flight.shape, seconds)
 
     def _end_if_broken(self, answers: Sequence[Answer | Failure]) -> None:
@@ -279,67 +259,6 @@ class LaneLoop(threading.Thread):
         totals.tokens += shape["tokens"]
         totals.padded += shape["padded"]
         totals.device_s += seconds
-
-    # ---- ending messages
-
-    def _commit(self, jobs: Sequence[Job], answers: Sequence[Answer | Failure]) -> None:
-        now = time.time()
-        endings = []
-        for job, answer in zip(jobs, answers, strict=True):
-            if self._finisher.wants(job.message):
-                ending = self._through_celery(job.entry, job.message, answer)
-                endings += [ending] if ending else []
-            elif isinstance(answer, Failure):
-                meta = wire.encode_failure(job.message.id, answer, now)
-                endings.append(end_with(job, meta))
-            else:
-                endings.append(end_with(job, wire.encode_success(job.message.id, answer, now)))
-        lost = self._store(endings)
-        if lost:
-            _log.warning("%s answers came too late: others had taken the requests over", len(lost))
-            raws = [job.entry.raw for job in jobs if job.entry.field in lost]
-            self._patiently(lambda: self._lane.absolve(raws))
-
-    def _end(self, ended: Sequence[Ended]) -> None:
-        endings = []
-        for one in ended:
-            ending = one.ending
-            message = one.message
-            if message and one.reason != ANSWERED and self._finisher.wants(message):
-                outcome = one.failure or one.reason
-                through = self._through_celery(one.entry, message, outcome)
-                if through is None:
-                    continue
-                ending = replace(through, dead_letter=ending.dead_letter or through.dead_letter)
-            endings.append(ending)
-            _log.info("request %s ended without a run: %s", ending.task_id or "-", one.reason)
-        self._store(endings)
-
-    def _through_celery(
-        self, entry: Entry, message: wire.Message, outcome: Answer | Failure | str
-    ) -> Ending | None:
-        """Let Celery store and send what follows; None when the entry is not to be ended now.
-
-        Checked just before to be ours and not answered: this path has no conditional commit in
-        one script, so a cancellation that comes in the same instant can still be overwritten.
-        """
-        if not self._patiently(lambda: self._lane.owns(entry.field)):
-            return None
-        if not self._patiently(lambda: self._lane.terminal([message.id])):
-            try:
-                with self._stopwatch.watch("Celery's side of a message", CELERY_S):
-                    self._finisher.finish(message, outcome)
-            except (OperationalError, redis.RedisError) as error:
-                _log.error("request %s: not sent on (%s)", message.id, type(error).__name__)
-                self._park(entry, int((time.time() + CELERY_RETRY_S) * 1e3))
-                return None
-            except Exception as error:
-                _log.error("request %s: Celery's side raised %s", message.id, type(error).__name__)
-                return celery_failed(entry, message, error, int(time.time() * 1e3))
-        return Ending(entry.field, message.id, channel=notify_channel(message))
-
-    def _store(self, endings: Sequence[Ending]) -> set[str]:
-        return self._patiently(lambda: self._lane.commit(endings)) if endings else set()
 
     # ---- waiting
 
@@ -367,27 +286,12 @@ class LaneLoop(threading.Thread):
         timeout_s = max(0.0, due - LEAD_S - time.monotonic())
         wait([f.result for f in self._flights], timeout_s, return_when=FIRST_COMPLETED)
 
-    def _patiently(self, call: Callable[[], _T]) -> _T:
-        """Repeat an idempotent call until Redis answers; a drain has its own bound."""
-        pause_s = 0.05
-        for attempt in count():
-            try:
-                return call()
-            except redis.RedisError as error:
-                if not is_passing(error):
-                    raise
-                if attempt % LOG_EVERY == 0:
-                    _log.warning("Redis is away (%s); trying again", type(error).__name__)
-                time.sleep(pause_s)
-                pause_s = min(1.0, pause_s * 2)
-        raise AssertionError("count() does not end")
-
     def _leave(self) -> None:
         """Give back what was leased and not run, then the lease."""
-        held = self._patiently(self._lane.held)
+        held = patiently(self._lane.held)
         if held:
-            self._patiently(lambda: self._lane.give_back(held))
+            patiently(lambda: self._lane.give_back(held))
             _log.info("gave back %s messages", len(held))
-        self._patiently(self._lane.leave)
+        patiently(self._lane.leave)
         self._device.close()
         self._lane.close()

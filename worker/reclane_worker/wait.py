@@ -25,6 +25,7 @@ class QueueWatch:
 
     def __init__(self, settings: Settings) -> None:
         pool = connect(settings, protocol=3).connection_pool
+        self._keys = settings.keys
         # Made here, not by the pool: the pool would count every one that was replaced.
         self._make: Callable[[], Any] = partial(pool.connection_class, **pool.connection_kwargs)
         self._connection: Any = None
@@ -67,7 +68,8 @@ class QueueWatch:
 
     def _subscribe(self) -> Any:
         connection: Any = self._make()
-        prefixes = [part for queue in names.LANE_QUEUES for part in ("PREFIX", queue)]
+        lists = [self._keys.list(queue) for queue in names.LANE_QUEUES]
+        prefixes = [part for name in lists for part in ("PREFIX", name)]
         try:
             connection.connect()
             connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)

@@ -1,0 +1,97 @@
+"""Ends messages: answers and failures become visible, here or through Celery's own backend."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import redis
+from kombu.exceptions import OperationalError
+
+from reclane import wire
+from reclane.contract import Failure
+from reclane_worker.answering import Answer
+from reclane_worker.celery_side import CeleryFinisher
+from reclane_worker.device import Stopwatch
+from reclane_worker.lane import Ending, Entry, Lane, patiently
+from reclane_worker.triage import ANSWERED, Ended, Job, celery_failed, end_with, notify_channel
+
+_log = logging.getLogger(__name__)
+
+CELERY_RETRY_S: Final = 2.0  # pause before a message whose callbacks could not be sent runs again
+CELERY_S: Final = 10.0  # predicted time for links and signal receivers, which are others' code
+
+
+class Finishing:
+    """The lane thread's way to end entries; every call waits until Redis has answered."""
+
+    def __init__(self, lane: Lane, finisher: CeleryFinisher, stopwatch: Stopwatch) -> None:
+        self._lane = lane
+        self._finisher = finisher
+        self._stopwatch = stopwatch
+
+    def commit(self, jobs: Sequence[Job], answers: Sequence[Answer | Failure]) -> None:
+        """Make the answers of one batch visible, each if its entry is still this worker's."""
+        now = time.time()
+        endings = []
+        for job, answer in zip(jobs, answers, strict=True):
+            if self._finisher.wants(job.message):
+                ending = self._through_celery(job.entry, job.message, answer)
+                endings += [ending] if ending else []
+            elif isinstance(answer, Failure):
+                meta = wire.encode_failure(job.message.id, answer, now)
+                endings.append(end_with(job, meta))
+            else:
+                endings.append(end_with(job, wire.encode_success(job.message.id, answer, now)))
+        lost = self._store(endings)
+        if lost:
+            _log.warning("%s answers came too late: others had taken the requests over", len(lost))
+            raws = [job.entry.raw for job in jobs if job.entry.field in lost]
+            patiently(lambda: self._lane.absolve(raws))
+
+    def end(self, ended: Sequence[Ended]) -> None:
+        """End what needs no run: repeats, the revoked, the expired, the invalid."""
+        endings = []
+        for one in ended:
+            ending = one.ending
+            message = one.message
+            if message and one.reason != ANSWERED and self._finisher.wants(message):
+                outcome = one.failure or one.reason
+                through = self._through_celery(one.entry, message, outcome)
+                if through is None:
+                    continue
+                ending = replace(through, dead_letter=ending.dead_letter or through.dead_letter)
+            endings.append(ending)
+            _log.info("request %s ended without a run: %s", ending.task_id or "-", one.reason)
+        self._store(endings)
+
+    def _through_celery(
+        self, entry: Entry, message: wire.Message, outcome: Answer | Failure | str
+    ) -> Ending | None:
+        """Let Celery store and send what follows; None when the entry is not to be ended now.
+
+        Checked just before to be ours and not answered: this path has no conditional commit in
+        one script, so a cancellation that comes in the same instant can still be overwritten.
+        """
+        if not patiently(lambda: self._lane.owns(entry.field)):
+            return None
+        if not patiently(lambda: self._lane.terminal([message.id])):
+            try:
+                with self._stopwatch.watch("Celery's side of a message", CELERY_S):
+                    self._finisher.finish(message, outcome)
+            except (OperationalError, redis.RedisError) as error:
+                _log.error("request %s: not sent on (%s)", message.id, type(error).__name__)
+                self.park(entry, int((time.time() + CELERY_RETRY_S) * 1e3))
+                return None
+            except Exception as error:
+                _log.error("request %s: Celery's side raised %s", message.id, type(error).__name__)
+                return celery_failed(entry, message, error, int(time.time() * 1e3))
+        return Ending(entry.field, message.id, channel=notify_channel(message))
+
+    def _store(self, endings: Sequence[Ending]) -> set[str]:
+        return patiently(lambda: self._lane.commit(endings)) if endings else set()
+
+    def park(self, entry: Entry, due_ms: int) -> None:
+        """Put an entry back until `due_ms` of Redis's clock."""
+        patiently(lambda: self._lane.give_back([entry.field], due_ms))
