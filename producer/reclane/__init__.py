@@ -10,10 +10,12 @@ from reclane.errors import (
     BrokerUnavailable,
     ClientClosed,
     InvalidRequest,
+    QueueFull,
     ReclaneError,
     RequestFailed,
     RequestRevoked,
     ResultTimeout,
+    UnknownRequest,
 )
 from reclane.settings import Settings
 
@@ -29,6 +31,7 @@ __all__ = [
     "Handle",
     "InvalidRequest",
     "Item",
+    "QueueFull",
     "ReclaneError",
     "RecommendRequest",
     "Recommendation",
@@ -36,5 +39,6 @@ __all__ = [
     "RequestRevoked",
     "ResultTimeout",
     "Settings",
+    "UnknownRequest",
     "__version__",
 ]

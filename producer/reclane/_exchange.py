@@ -1,225 +1,183 @@
-"""What the sync and the async client share: building enqueue calls, settling answers. No I/O."""
+"""What the sync and the async client share: every conversation with Redis, without the I/O.
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+A conversation is a generator: it yields pipelines of commands and gets their replies. `Client`
+runs them on a thread's socket, `AsyncClient` on an event loop; neither decides anything.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, Final, Protocol, TypeVar
-from uuid import NAMESPACE_URL, uuid4, uuid5
+from typing import Any, Final, Generic, TypeVar
+from uuid import uuid4
 
-import redis
-from pydantic import ValidationError
-
-from reclane import _scripts, names, wire
-from reclane.contract import MAX_REQUEST_BYTES, Recommendation, RecommendRequest, parse_request
-from reclane.errors import BrokerUnavailable, InvalidRequest, ReclaneError, RequestFailed
+from reclane import _outgoing, names
+from reclane._outbox import Command, Commands, Outbox
+from reclane._outgoing import EnqueueCall, Outgoing
+from reclane._outstanding import Outstanding, SettableFuture, unknown
+from reclane.contract import RecommendRequest
+from reclane.errors import InvalidRequest, QueueFull, ReclaneError
 from reclane.settings import Settings
 
-MAX_CALL_MESSAGES: Final = 500
-MAX_CALL_BYTES: Final = 1_000_000
-CALL_MARKER_TTL_S: Final = 60  # longer than a call is ever repeated
 READ_CHUNK: Final = 500
-ENQUEUE: Final = _scripts.load("reclane/enqueue")
-CANCEL: Final = _scripts.load("reclane/terminal", "reclane/cancel")
+TICK_S: Final = 0.2  # an idle client looks for overdue requests so often
+CALLS_AT_ONCE: Final = 8  # of up to 1 MB each, in one pipeline
 
 _T = TypeVar("_T")
-
-
-class SettableFuture(Protocol):
-    """What concurrent.futures.Future and asyncio.Future have in common."""
-
-    def done(self) -> bool: ...
-    def set_result(self, result: Any, /) -> None: ...
-    def set_exception(self, exception: BaseException, /) -> None: ...
+FutureT = TypeVar("FutureT", bound=SettableFuture)
+Conversation = Generator[Commands, list[Any], _T]
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One request, validated and encoded."""
+class Submitted(Generic[FutureT]):
+    """One request that awaits its answer."""
 
     id: str
-    queue_list: str
-    raw: bytes
+    future: FutureT
 
 
-@dataclass(frozen=True, slots=True)
-class EnqueueCall:
-    """Keys and arguments of one enqueue.lua call; its call id makes a repeat harmless."""
+class Exchange:
+    """One client's state: what it awaits, what it has to send, which channel it hears."""
 
-    keys: tuple[str, str]
-    args: tuple[bytes | int, ...]
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._keys = settings.keys
+        self._reply_to = names.notify_channel(uuid4().hex)
+        self._reread_at = 0.0
+        self.channel = self._keys.channel(self._reply_to)
+        self.outstanding = Outstanding()
+        self.outbox = Outbox(settings.enqueue_timeout_s, time.monotonic)
 
+    # ---- submitting
 
-def connection_options(settings: Settings) -> dict[str, Any]:
-    """Timeouts for every connection; a client adds a Retry of zero, sync or async."""
-    return {
-        "socket_timeout": settings.socket_timeout_s,
-        "socket_connect_timeout": settings.socket_timeout_s,
-        "socket_keepalive": True,
-    }
-
-
-def cancel_call(
-    task_id: str, reply_to: str, settings: Settings, now: float
-) -> tuple[str, bytes, int, str, str]:
-    """Key and arguments of cancel.lua for one request."""
-    meta = wire.encode_revoked(task_id, "cancelled", now)
-    keys = settings.keys
-    return keys.result(task_id), meta, settings.result_ttl_s, keys.channel(reply_to), task_id
-
-
-def merge(request: RecommendRequest | str | None, fields: dict[str, Any]) -> RecommendRequest:
-    """A request from a query string, keyword fields, or a ready request.
-
-    Raises:
-        InvalidRequest: before anything is enqueued.
-    """
-    if isinstance(request, RecommendRequest):
-        if fields:
-            raise InvalidRequest("give a RecommendRequest, or a query with fields, not both")
-        return request
-    if request is not None and "query" in fields:
-        raise InvalidRequest("the query is given twice, by position and by name")
-    return parse_request(fields if request is None else {"query": request, **fields})
-
-
-def outgoing(request: RecommendRequest, reply_to: str, now: float) -> Outgoing:
-    """Encode a request for the interactive queue. `now` is seconds since the epoch.
-
-    Raises:
-        InvalidRequest: its message would be larger than MAX_REQUEST_BYTES.
-    """
-    key = request.idempotency_key
-    task_id = str(uuid5(NAMESPACE_URL, f"reclane:{key}")) if key else str(uuid4())
-    queue = names.INTERACTIVE_QUEUE
-    raw = wire.encode_request(request, task_id=task_id, queue=queue, reply_to=reply_to, now=now)
-    if len(raw) > MAX_REQUEST_BYTES:
-        raise InvalidRequest(f"the request takes {len(raw)} bytes, limit {MAX_REQUEST_BYTES}")
-    return Outgoing(task_id, names.priority_list(queue), raw)
-
-
-def enqueue_calls(messages: Iterable[Outgoing], keys: names.Keys) -> Iterator[EnqueueCall]:
-    """Group messages into calls bounded in count and bytes, order kept within a list."""
-    by_list: defaultdict[str, list[bytes]] = defaultdict(list)
-    for message in messages:
-        by_list[message.queue_list].append(message.raw)
-    for queue_list, raws in by_list.items():
-        group: list[bytes] = []
-        size = 0
-        for raw in raws:
-            if group and (len(group) == MAX_CALL_MESSAGES or size + len(raw) > MAX_CALL_BYTES):
-                yield _call(keys, queue_list, group)
-                group, size = [], 0
-            group.append(raw)
-            size += len(raw)
-        yield _call(keys, queue_list, group)
-
-
-def _call(keys: names.Keys, queue_list: str, raws: list[bytes]) -> EnqueueCall:
-    return EnqueueCall(
-        (keys.enqueued(uuid4().hex), keys.prefix + queue_list), (CALL_MARKER_TTL_S, *raws)
-    )
-
-
-class Retrying:
-    """Decides about one idempotent call that Redis did not answer: pause and repeat, or give up."""
-
-    def __init__(self, timeout_s: float, now: float) -> None:
-        self._give_up = now + timeout_s
-        self._pause_s = 0.05
-
-    def pause_s(self, error: redis.RedisError, now: float) -> float:
-        """Seconds to wait before repeating the call.
+    def submit(
+        self, requests: Iterable[RecommendRequest | str], future: Callable[[], FutureT]
+    ) -> Conversation[list[Submitted[FutureT]]]:
+        """Enqueue requests; all are validated before the first is enqueued.
 
         Raises:
-            BrokerUnavailable: Redis refuses, or stayed away for the whole timeout.
+            InvalidRequest: one breaks the contract; nothing was enqueued.
+            QueueFull: too many wait already; nothing was enqueued.
         """
-        passing = isinstance(error, redis.ConnectionError | redis.TimeoutError)
-        if not passing or isinstance(error, redis.AuthenticationError):
-            raise BrokerUnavailable(f"Redis refuses: {error}") from error
-        if now + self._pause_s > self._give_up:
-            raise BrokerUnavailable(
-                f"Redis cannot be reached ({type(error).__name__}); "
-                "check RECLANE_REDIS_URL and that the server runs"
-            ) from error
-        pause_s, self._pause_s = self._pause_s, min(1.0, self._pause_s * 2)
-        return pause_s
+        now, started = time.time(), time.monotonic()
+        messages = [
+            _outgoing.outgoing(_outgoing.merge(r, {}), self._reply_to, now) for r in requests
+        ]
+        submitted = [Submitted(message.id, future()) for message in messages]
+        for message, one in zip(messages, submitted, strict=True):
+            seconds = message.deadline_s
+            deadline = None if seconds is None else started + seconds
+            self.outstanding.add(one.id, one.future, deadline)
+        by_message = {id(m): one.future for m, one in zip(messages, submitted, strict=True)}
+        calls = list(_outgoing.enqueue_calls(messages, self._reply_to, self._settings))
+        try:
+            for part in chunks(calls, CALLS_AT_ONCE):
+                replies = yield [call.command for call in part]
+                ready = self._admitted(part, replies, by_message)
+                yield from self.read(ready)
+        except BaseException:
+            for one in submitted:
+                self.outstanding.drop(one.id, one.future)
+            raise
+        return submitted
+
+    def _admitted(
+        self,
+        calls: Sequence[EnqueueCall],
+        replies: Sequence[Any],
+        futures: Mapping[int, SettableFuture],
+    ) -> list[str]:
+        """Take note of what became of each message; returns ids that have an answer already."""
+        ready: list[str] = []
+        for call, (admitted, states) in zip(calls, replies, strict=True):
+            if not admitted:
+                raise QueueFull(states, self._settings.queue_limit)
+            self.outstanding.sent(message.id for message in call.messages)
+            for message, state in zip(call.messages, states.decode(), strict=True):
+                if state == _outgoing.READY:
+                    ready.append(message.id)
+                elif state == _outgoing.CONFLICT:
+                    future = futures[id(message)]
+                    self.outstanding.drop(message.id, future)
+                    future.set_exception(_conflict(message))
+        return ready
+
+    def attach(self, task_id: str, future: FutureT) -> Conversation[Submitted[FutureT]]:
+        """Await a request that was submitted elsewhere, by its id.
+
+        Raises:
+            UnknownRequest: no such request waits and no answer to it is kept.
+        """
+        self.outstanding.add(task_id, future)
+        try:
+            replies = yield [_outgoing.attach_command(task_id, self._reply_to, self._settings)]
+            stored: bytes | None = replies[0]
+            if stored is None:
+                raise unknown(task_id)
+        except BaseException:
+            self.outstanding.drop(task_id, future)
+            raise
+        self.outstanding.sent([task_id])
+        if stored:
+            self.outstanding.settle([task_id], [stored])
+        return Submitted(task_id, future)
+
+    def cancel(self, task_id: str) -> Conversation[bool]:
+        """Store REVOKED; False when the request does not wait any more."""
+        replies = yield [self._revocation(task_id, "cancelled")]
+        return bool(replies[0])
+
+    def _revocation(self, task_id: str, reason: str) -> Command:
+        now = time.time()
+        return _outgoing.cancel_command(task_id, reason, self._reply_to, self._settings, now)
+
+    # ---- reading answers
+
+    def subscribed(self) -> None:
+        """The channel is heard (again): read everything at the next tick."""
+        self._reread_at = 0.0
+
+    def heard(self, data: bytes) -> Conversation[None]:
+        """Read what a notification names: ids, one a line."""
+        ids = data.decode("utf-8", "replace").split("\n")
+        yield from self.read(self.outstanding.wanted(ids))
+
+    def tick(self) -> Conversation[None]:
+        """Now and then: end overdue requests, and read all in case word was lost."""
+        now = time.monotonic()
+        overdue = self.outstanding.overdue(now, READ_CHUNK)
+        if overdue:
+            yield [self._revocation(task_id, "expired") for task_id in overdue]
+        if now >= self._reread_at:
+            yield from self.read(self.outstanding.ids())
+            self._reread_at = time.monotonic() + self._settings.reread_interval_s
+
+    def read(self, ids: Sequence[str]) -> Conversation[None]:
+        """Settle those of `ids` that have an answer, and forget what was read before."""
+        for part in chunks(ids, READ_CHUNK):
+            replies = yield [*self._forgetting(), ("MGET", *map(self._keys.result, part))]
+            self.outstanding.settle(part, replies[-1])
+
+    def forget(self) -> Conversation[None]:
+        """Delete answers that have been read, those of idempotency keys excepted."""
+        commands = self._forgetting()
+        if commands:
+            yield commands
+
+    def _forgetting(self) -> list[Command]:
+        ids = self.outstanding.take_forgettable()
+        return [("UNLINK", *map(self._keys.result, part)) for part in chunks(ids, READ_CHUNK)]
 
 
-class Outstanding:
-    """The ids that await an answer. Threads may share it."""
-
-    def __init__(self) -> None:
-        self._futures: dict[str, list[SettableFuture]] = {}
-        self._lock = Lock()
-
-    def __len__(self) -> int:
-        return len(self._futures)
-
-    def add(self, task_id: str, future: SettableFuture) -> None:
-        with self._lock:
-            self._futures.setdefault(task_id, []).append(future)
-
-    def drop(self, task_id: str, future: SettableFuture) -> None:
-        """Forget one waiter; others of the same id (one idempotency key) go on waiting."""
-        with self._lock:
-            rest = [other for other in self._futures.get(task_id, ()) if other is not future]
-            if rest:
-                self._futures[task_id] = rest
-            else:
-                self._futures.pop(task_id, None)
-
-    def ids(self) -> list[str]:
-        with self._lock:
-            return list(self._futures)
-
-    def wanted(self, ids: Iterable[str]) -> list[str]:
-        """Those of `ids` that somebody still awaits."""
-        return [i for i in ids if i in self._futures]
-
-    def settle(self, ids: Sequence[str], stored: Sequence[bytes | None]) -> None:
-        """Give each id's futures its stored answer; an id with none stays outstanding."""
-        for task_id, raw in zip(ids, stored, strict=True):
-            if raw is None:
-                continue
-            result = _read(raw)
-            if result is not None:
-                self._finish(task_id, result)
-
-    def fail_all(self, error: ReclaneError) -> None:
-        for task_id in self.ids():
-            self._finish(task_id, error)
-
-    def _finish(self, task_id: str, result: Recommendation | ReclaneError) -> None:
-        with self._lock:
-            futures = self._futures.pop(task_id, [])
-        for future in futures:
-            if future.done():
-                continue
-            if isinstance(result, ReclaneError):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-
-def _read(raw: bytes) -> Recommendation | ReclaneError | None:
-    try:
-        meta = wire.decode_result(raw)
-        return wire.outcome(meta) if meta.status in wire.READY else None
-    except ValidationError:
-        return RequestFailed("the answer breaks this client's contract; upgrade reclane", "version")
-    except ReclaneError as error:
-        return error
+def _conflict(message: Outgoing) -> InvalidRequest:
+    return InvalidRequest(
+        f"the idempotency_key of {message.id} belongs to a request that asks something else; "
+        "use one key for one request"
+    )
 
 
 def reading_failed(error: Exception) -> ReclaneError:
     """What waiters get when answers cannot be read for a reason of this client's own."""
     return ReclaneError(f"this client failed to read answers: {type(error).__name__}")
-
-
-def notified_ids(data: bytes) -> list[str]:
-    """The ids in one notification, one a line."""
-    return data.decode("utf-8", "replace").split("\n")
 
 
 def chunks(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

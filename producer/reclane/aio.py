@@ -4,22 +4,22 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+from contextlib import suppress
 from typing import Any, Self, TypeVar
-from uuid import uuid4
 
 import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from reclane import _exchange, names
+from reclane import _exchange, _outgoing
+from reclane._connection import connect_async
+from reclane._outbox import Commands, Pause, raise_first
 from reclane.contract import Recommendation, RecommendRequest
 from reclane.errors import ClientClosed, ResultTimeout
 from reclane.settings import Settings
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_Step = TypeVar("_Step")
 
 
 class AsyncHandle:
@@ -38,6 +38,8 @@ class AsyncHandle:
 
     async def result(self, timeout: float | None = None) -> Recommendation:
         """Await the answer; raises as `reclane.client.Handle.result` does."""
+        if not self._future.done():
+            self._client._check_usable()
         try:
             return await asyncio.wait_for(asyncio.shield(self._future), timeout)
         except TimeoutError as error:
@@ -61,12 +63,13 @@ class AsyncClient:
 
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load(redis_url=url)
-        self._redis: Any = connect(self._settings)  # redis-py types replies loosely
-        self._reply_to = names.notify_channel(uuid4().hex)
-        self._outstanding = _exchange.Outstanding()
+        self._redis: Any = connect_async(self._settings)  # redis-py types replies loosely
+        self._exchange = _exchange.Exchange(self._settings)
         self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._subscribed = asyncio.Event()
+        self._sending = asyncio.Lock()
         self._listener: asyncio.Task[None] | None = None
 
     async def recommend(
@@ -84,31 +87,19 @@ class AsyncClient:
         self, request: RecommendRequest | str | None = None, **fields: Any
     ) -> AsyncHandle:
         """Enqueue one request; raises as `reclane.client.Client.submit` does."""
-        return (await self.submit_many([_exchange.merge(request, fields)]))[0]
+        return (await self.submit_many([_outgoing.merge(request, fields)]))[0]
 
     async def submit_many(self, requests: Iterable[RecommendRequest | str]) -> list[AsyncHandle]:
-        """Enqueue many requests, pipelined; all are validated before the first is enqueued."""
-        now = time.time()
-        messages = [
-            _exchange.outgoing(_exchange.merge(r, {}), self._reply_to, now) for r in requests
-        ]
+        """Enqueue many requests, pipelined; as `reclane.client.Client.submit_many`."""
         await self._ensure_listening()
-        loop = asyncio.get_running_loop()
-        handles = []
-        for message in messages:
-            future: asyncio.Future[Recommendation] = loop.create_future()
-            future.add_done_callback(_mark_retrieved)
-            self._outstanding.add(message.id, future)
-            handles.append(AsyncHandle(self, message.id, future))
-        calls = list(_exchange.enqueue_calls(messages, self._settings.keys))
-        try:
-            self._check_open()  # again: close() may have failed all waiters just before
-            await self._retrying(lambda: self._push(calls))
-        except BaseException:
-            for handle in handles:
-                self._outstanding.drop(handle.id, handle._future)
-            raise
-        return handles
+        submitted = await self._talk(self._exchange.submit(requests, self._future))
+        return [AsyncHandle(self, one.id, one.future) for one in submitted]
+
+    async def handle(self, task_id: str) -> AsyncHandle:
+        """Await a request that was submitted elsewhere; as `reclane.client.Client.handle`."""
+        await self._ensure_listening()
+        one = await self._talk(self._exchange.attach(task_id, self._future()))
+        return AsyncHandle(self, one.id, one.future)
 
     async def as_completed(
         self, handles: Iterable[AsyncHandle], timeout: float | None = None
@@ -136,17 +127,21 @@ class AsyncClient:
 
     async def cancel(self, handle: AsyncHandle) -> bool:
         """Store REVOKED for a request that has no answer yet."""
-        self._check_open()
-        call = _exchange.cancel_call(handle.id, self._reply_to, self._settings, time.time())
-        return bool(await self._retrying(lambda: self._redis.eval(_exchange.CANCEL, 1, *call)))
+        self._check_usable()
+        return not handle.done() and await self._talk(self._exchange.cancel(handle.id))
 
     async def close(self) -> None:
         """Stop listening. Requests already enqueued are still worked on."""
         self._closed = True
+        if os.getpid() != self._pid:
+            return  # the loop and its sockets are the parent's
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
-        self._outstanding.fail_all(ClientClosed("the client was closed before the answer came"))
+        error = ClientClosed("the client was closed before the answer came")
+        self._exchange.outstanding.fail_all(error)
+        with suppress(redis.RedisError):
+            await self._drive(self._exchange.forget(), self._execute)
         await self._redis.aclose()
 
     async def __aenter__(self) -> Self:
@@ -155,37 +150,82 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    # ---- enqueueing
+    # ---- talking to Redis
 
-    async def _push(self, calls: list[_exchange.EnqueueCall]) -> None:
+    async def _talk(self, conversation: Generator[Commands, list[Any], _T]) -> _T:
+        return await self._drive(conversation, self._send)
+
+    async def _send(self, commands: Commands) -> list[Any]:
+        """Through the outbox: whoever holds the lock sends for all tasks that wait."""
+        self._check_usable()  # also after close() has failed all waiters
+        ticket = self._exchange.outbox.put(commands)
+        try:
+            while not ticket.done:
+                async with self._sending:
+                    if not ticket.done:
+                        await self._drive(self._exchange.outbox.flush(), self._execute_or_pause)
+        except BaseException:
+            self._exchange.outbox.withdraw(ticket)
+            raise
+        return ticket.take()
+
+    async def _execute_or_pause(self, step: Commands | Pause) -> list[Any]:
+        if not isinstance(step, Pause):
+            return await self._pipeline(step)
+        await asyncio.sleep(step.seconds)
+        if self._closed:
+            raise ClientClosed("the client was closed while Redis was away")
+        return []
+
+    async def _execute(self, commands: Commands) -> list[Any]:
+        return raise_first(await self._pipeline(commands))
+
+    async def _pipeline(self, commands: Commands) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:
-            for call in calls:
-                pipe.eval(_exchange.ENQUEUE, len(call.keys), *call.keys, *call.args)
-            await pipe.execute()
+            for command in commands:
+                pipe.execute_command(*command)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+        return replies
 
-    async def _retrying(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Repeat an idempotent call while Redis is away, for enqueue_timeout_s at most."""
-        retry = _exchange.Retrying(self._settings.enqueue_timeout_s, time.monotonic())
-        while True:
-            try:
-                return await call()
-            except redis.RedisError as error:
-                await asyncio.sleep(retry.pause_s(error, time.monotonic()))
-                if self._closed:
-                    raise ClientClosed("the client was closed while Redis was away") from error
+    @staticmethod
+    async def _drive(
+        steps: Generator[_Step, list[Any], _T], do: Callable[[_Step], Awaitable[list[Any]]]
+    ) -> _T:
+        """Run a conversation to its end; errors are thrown into it, where it decides."""
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    replies = await do(step)
+                except BaseException as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(replies)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
 
     # ---- listening
 
-    def _check_open(self) -> None:
+    def _check_usable(self) -> None:
         if self._closed:
             raise ClientClosed("this client is closed; make a new one")
         if os.getpid() != self._pid:
             raise ClientClosed("this client was made before a fork; make one in each process")
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and loop is not self._loop:
+            raise ClientClosed("this client belongs to another event loop; make one in each loop")
+
+    def _future(self) -> "asyncio.Future[Recommendation]":
+        future: asyncio.Future[Recommendation] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(_mark_retrieved)
+        return future
 
     async def _ensure_listening(self) -> None:
         """Subscribe before the first enqueue; the slow re-read covers what this misses."""
-        self._check_open()
+        self._check_usable()
         if self._listener is None:
+            self._loop = asyncio.get_running_loop()
             self._listener = asyncio.create_task(self._listen(), name="reclane-client")
         if not self._subscribed.is_set():
             try:
@@ -202,42 +242,26 @@ class AsyncClient:
                 await asyncio.sleep(0.2)
             except Exception as error:
                 _log.exception("reading answers failed")
-                self._outstanding.fail_all(_exchange.reading_failed(error))
+                self._exchange.outstanding.fail_all(_exchange.reading_failed(error))
 
     async def _listen_once(self) -> None:
         """Read answers as they are announced, and all outstanding ones now and then."""
-        interval_s = self._settings.reread_interval_s
+        tick_s = min(_exchange.TICK_S, self._settings.reread_interval_s)
         async with self._redis.pubsub() as pubsub:
-            await pubsub.subscribe(self._settings.keys.channel(self._reply_to))
-            reread_at = 0.0
+            await pubsub.subscribe(self._exchange.channel)
+            self._exchange.subscribed()
             while not self._closed:
-                message = await pubsub.get_message(timeout=min(0.2, interval_s))
+                message = await pubsub.get_message(timeout=tick_s)
                 if message and message["type"] == "message":
-                    ids = _exchange.notified_ids(message["data"])
-                    await self._read(self._outstanding.wanted(ids))
+                    await self._drive(self._exchange.heard(message["data"]), self._execute)
                 elif message:
                     self._subscribed.set()
-                if time.monotonic() >= reread_at:
-                    await self._read(self._outstanding.ids())
-                    reread_at = time.monotonic() + interval_s
-
-    async def _read(self, ids: list[str]) -> None:
-        for part in _exchange.chunks(ids, _exchange.READ_CHUNK):
-            stored = await self._redis.mget([self._settings.keys.result(i) for i in part])
-            self._outstanding.settle(part, stored)
+                else:
+                    await self._drive(self._exchange.forget(), self._execute)
+                await self._drive(self._exchange.tick(), self._execute)
 
 
 def _mark_retrieved(future: "asyncio.Future[Recommendation]") -> None:
     """A failure nobody awaits is not worth asyncio's 'exception was never retrieved'."""
     if not future.cancelled():
         future.exception()
-
-
-def connect(settings: Settings) -> "redis.asyncio.Redis":
-    """As `reclane.client.connect`, for asyncio."""
-    return redis.asyncio.Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        **_exchange.connection_options(settings),
-        protocol=2,
-        retry=Retry(NoBackoff(), 0),
-    )

@@ -3,25 +3,25 @@
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures import as_completed as futures_as_completed
+from contextlib import suppress
 from typing import Any, Self, TypeVar
-from uuid import uuid4
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from reclane import _exchange, names
+from reclane import _exchange, _outgoing
+from reclane._connection import connect
+from reclane._outbox import Commands, Pause, raise_first
 from reclane.contract import Recommendation, RecommendRequest
 from reclane.errors import ClientClosed, ResultTimeout
 from reclane.settings import Settings
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_Step = TypeVar("_Step")
 
 
 class Handle:
@@ -42,8 +42,11 @@ class Handle:
         Raises:
             RequestFailed: the worker answered with a failure.
             RequestRevoked: cancelled or expired.
+            UnknownRequest: the answer outlived its time before it was read, or Redis lost it.
             ResultTimeout: nothing yet; the request is still queued.
         """
+        if not self._future.done():
+            self._client._check_open()
         try:
             return self._future.result(timeout)
         except FutureTimeout:
@@ -66,12 +69,12 @@ class Client:
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load(redis_url=url)
         self._redis: Any = connect(self._settings)  # redis-py types replies loosely
-        self._reply_to = names.notify_channel(uuid4().hex)
-        self._outstanding = _exchange.Outstanding()
+        self._exchange = _exchange.Exchange(self._settings)
         self._pid = os.getpid()
         self._closed = threading.Event()
         self._subscribed = threading.Event()
         self._starting = threading.Lock()
+        self._sending = threading.Lock()
         self._listener: threading.Thread | None = None
 
     def recommend(
@@ -89,31 +92,31 @@ class Client:
 
         Raises:
             InvalidRequest: it breaks the contract; nothing was enqueued.
+            QueueFull: too many wait already; nothing was enqueued.
             BrokerUnavailable: Redis could not be reached, or refuses writes.
         """
-        return self.submit_many([_exchange.merge(request, fields)])[0]
+        return self.submit_many([_outgoing.merge(request, fields)])[0]
 
     def submit_many(self, requests: Iterable[RecommendRequest | str]) -> list[Handle]:
-        """Enqueue many requests, pipelined; all are validated before the first is enqueued."""
+        """Enqueue many requests, pipelined; all are validated before the first is enqueued.
+
+        The queue's bound admits all of them or none; see `submit` for errors.
+        """
         self._ensure_listening()
-        now = time.time()
-        messages = [
-            _exchange.outgoing(_exchange.merge(r, {}), self._reply_to, now) for r in requests
-        ]
-        handles = []
-        for message in messages:
-            future: Future[Recommendation] = Future()
-            self._outstanding.add(message.id, future)
-            handles.append(Handle(self, message.id, future))
-        calls = list(_exchange.enqueue_calls(messages, self._settings.keys))
-        try:
-            self._check_open()  # again: close() may have failed all waiters just before
-            self._retrying(lambda: self._push(calls))
-        except BaseException:
-            for handle in handles:
-                self._outstanding.drop(handle.id, handle._future)
-            raise
-        return handles
+        submitted = self._talk(self._exchange.submit(requests, Future[Recommendation]))
+        return [Handle(self, one.id, one.future) for one in submitted]
+
+    def handle(self, task_id: str) -> Handle:
+        """Await a request that was submitted elsewhere by a reclane client, by its id.
+
+        Whoever reads an answer first takes it, unless it has an idempotency key.
+
+        Raises:
+            UnknownRequest: no such request waits and no answer to it is kept.
+        """
+        self._ensure_listening()
+        one = self._talk(self._exchange.attach(task_id, Future[Recommendation]()))
+        return Handle(self, one.id, one.future)
 
     def as_completed(
         self, handles: Iterable[Handle], timeout: float | None = None
@@ -135,15 +138,19 @@ class Client:
     def cancel(self, handle: Handle) -> bool:
         """Store REVOKED for a request that has no answer yet; see `Handle.cancel`."""
         self._check_open()
-        call = _exchange.cancel_call(handle.id, self._reply_to, self._settings, time.time())
-        return self._retrying(lambda: bool(self._redis.eval(_exchange.CANCEL, 1, *call)))
+        return not handle.done() and self._talk(self._exchange.cancel(handle.id))
 
     def close(self) -> None:
         """Stop listening. Requests already enqueued are still worked on."""
         self._closed.set()
+        if os.getpid() != self._pid:
+            return  # threads and locks are the parent's
         if self._listener is not None and self._listener is not threading.current_thread():
             self._listener.join(self._settings.socket_timeout_s)
-        self._outstanding.fail_all(ClientClosed("the client was closed before the answer came"))
+        error = ClientClosed("the client was closed before the answer came")
+        self._exchange.outstanding.fail_all(error)
+        with suppress(redis.RedisError):
+            self._drive(self._exchange.forget(), self._execute)
         self._redis.close()
 
     def __enter__(self) -> Self:
@@ -152,23 +159,57 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # ---- enqueueing
+    # ---- talking to Redis
 
-    def _push(self, calls: list[_exchange.EnqueueCall]) -> None:
+    def _talk(self, conversation: Generator[Commands, list[Any], _T]) -> _T:
+        return self._drive(conversation, self._send)
+
+    def _send(self, commands: Commands) -> list[Any]:
+        """Through the outbox: whoever holds the lock sends for all threads that wait."""
+        self._check_open()  # also after close() has failed all waiters
+        ticket = self._exchange.outbox.put(commands)
+        try:
+            while not ticket.done:
+                with self._sending:
+                    if not ticket.done:
+                        self._drive(self._exchange.outbox.flush(), self._execute_or_pause)
+        except BaseException:
+            self._exchange.outbox.withdraw(ticket)
+            raise
+        return ticket.take()
+
+    def _execute_or_pause(self, step: Commands | Pause) -> list[Any]:
+        if not isinstance(step, Pause):
+            return self._pipeline(step)
+        if self._closed.wait(step.seconds):
+            raise ClientClosed("the client was closed while Redis was away")
+        return []
+
+    def _execute(self, commands: Commands) -> list[Any]:
+        return raise_first(self._pipeline(commands))
+
+    def _pipeline(self, commands: Commands) -> list[Any]:
         with self._redis.pipeline(transaction=False) as pipe:
-            for call in calls:
-                pipe.eval(_exchange.ENQUEUE, len(call.keys), *call.keys, *call.args)
-            pipe.execute()
+            for command in commands:
+                pipe.execute_command(*command)
+            replies: list[Any] = pipe.execute(raise_on_error=False)
+        return replies
 
-    def _retrying(self, call: Callable[[], _T]) -> _T:
-        """Repeat an idempotent call while Redis is away, for enqueue_timeout_s at most."""
-        retry = _exchange.Retrying(self._settings.enqueue_timeout_s, time.monotonic())
-        while True:
-            try:
-                return call()
-            except redis.RedisError as error:
-                if self._closed.wait(retry.pause_s(error, time.monotonic())):
-                    raise ClientClosed("the client was closed while Redis was away") from error
+    @staticmethod
+    def _drive(steps: Generator[_Step, list[Any], _T], do: Callable[[_Step], list[Any]]) -> _T:
+        """Run a conversation to its end; errors are thrown into it, where it decides."""
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    replies = do(step)
+                except BaseException as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(replies)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
 
     # ---- listening
 
@@ -198,36 +239,20 @@ class Client:
                 self._closed.wait(0.2)
             except Exception as error:
                 _log.exception("reading answers failed")
-                self._outstanding.fail_all(_exchange.reading_failed(error))
+                self._exchange.outstanding.fail_all(_exchange.reading_failed(error))
 
     def _listen_once(self) -> None:
         """Read answers as they are announced, and all outstanding ones now and then."""
-        interval_s = self._settings.reread_interval_s
+        tick_s = min(_exchange.TICK_S, self._settings.reread_interval_s)
         with self._redis.pubsub() as pubsub:
-            pubsub.subscribe(self._settings.keys.channel(self._reply_to))
-            reread_at = 0.0
+            pubsub.subscribe(self._exchange.channel)
+            self._exchange.subscribed()
             while not self._closed.is_set():
-                message = pubsub.get_message(timeout=min(0.2, interval_s))
+                message = pubsub.get_message(timeout=tick_s)
                 if message and message["type"] == "message":
-                    ids = _exchange.notified_ids(message["data"])
-                    self._read(self._outstanding.wanted(ids))
+                    self._drive(self._exchange.heard(message["data"]), self._execute)
                 elif message:
                     self._subscribed.set()
-                if time.monotonic() >= reread_at:
-                    self._read(self._outstanding.ids())
-                    reread_at = time.monotonic() + interval_s
-
-    def _read(self, ids: list[str]) -> None:
-        for part in _exchange.chunks(ids, _exchange.READ_CHUNK):
-            stored = self._redis.mget([self._settings.keys.result(i) for i in part])
-            self._outstanding.settle(part, stored)
-
-
-def connect(settings: Settings, protocol: int = 2) -> "redis.Redis":
-    """A client whose own retries are off: reclane repeats only calls that are idempotent."""
-    return redis.Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        **_exchange.connection_options(settings),
-        protocol=protocol,
-        retry=Retry(NoBackoff(), 0),
-    )
+                else:
+                    self._drive(self._exchange.forget(), self._execute)
+                self._drive(self._exchange.tick(), self._execute)

@@ -4,9 +4,11 @@ ReclaneError
 ├── InvalidRequest        the request breaks the contract; nothing was enqueued
 ├── RequestFailed         a worker answered with a failure (code, message, retry)
 │   └── RequestRevoked    cancelled, or expired before a worker reached it
+├── QueueFull             too many requests wait already; nothing was enqueued
+├── UnknownRequest        no request of this id waits, and no answer to it is kept
 ├── ResultTimeout         no answer within the caller's timeout; it may still come
 ├── BrokerUnavailable     Redis could not be reached
-├── ClientClosed          the client was used after close()
+├── ClientClosed          the client was used after close(), a fork or in another event loop
 ├── InvalidSettings       a setting is missing or impossible
 ├── WireError             bytes on the queue are not a message we can read
 ├── MissingExtra          the command needs an optional part that is not installed
@@ -54,6 +56,33 @@ class RequestRevoked(RequestFailed):
         super().__init__(message, code, retry)
 
 
+class QueueFull(ReclaneError):
+    """Too many requests wait already; nothing was enqueued. Try later, or add workers.
+
+    `waiting` is how many wait, `limit` the bound (RECLANE_QUEUE_LIMIT).
+    """
+
+    code = "queue_full"
+
+    def __init__(self, waiting: int, limit: int) -> None:
+        super().__init__(
+            f"{waiting} requests wait already, limit {limit}; try later, start more workers, "
+            "or raise RECLANE_QUEUE_LIMIT"
+        )
+        self.waiting = waiting
+        self.limit = limit
+
+
+class UnknownRequest(ReclaneError):
+    """No request of this id waits, and no answer to it is kept.
+
+    It was never submitted by a reclane client, or its answer was read already or outlived its
+    time (RECLANE_RESULT_TTL_S), or Redis lost it.
+    """
+
+    code = "unknown_request"
+
+
 class ResultTimeout(ReclaneError, TimeoutError):
     """No answer within the caller's timeout. The request stays queued; wait again or cancel."""
 
@@ -67,7 +96,7 @@ class BrokerUnavailable(ReclaneError, ConnectionError):
 
 
 class ClientClosed(ReclaneError):
-    """The client was used after close()."""
+    """The client was used after close(), after a fork, or in another event loop."""
 
     code = "client_closed"
 

@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     """Time for one reply from Redis before the call is repeated on a new connection."""
     enqueue_timeout_s: float = Field(default=15.0, gt=0, le=50)
     """How long submitting is retried, under one call id, while Redis is away."""
+    queue_limit: int = Field(default=100_000, ge=1)
+    """Most requests that may wait in a queue; a client that would pass it raises QueueFull."""
     reread_interval_s: float = Field(default=2.0, gt=0)
     """How often outstanding ids are read again, in case a notification was lost."""
     result_ttl_s: int = Field(default=300, ge=1, le=86_400 * 7)

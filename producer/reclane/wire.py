@@ -14,6 +14,7 @@ from binascii import Error as BinasciiError
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import sha1
 from typing import Any, Final
 from uuid import uuid4
 
@@ -27,6 +28,8 @@ JSON_TYPE: Final = "application/json"
 SUCCESS: Final = "SUCCESS"
 FAILURE: Final = "FAILURE"
 REVOKED: Final = "REVOKED"
+_PENDING: Final = b'{"status": "PENDING"'  # the placeholder of a waiting request
+_DIGEST: Final = re.compile(r"[0-9a-f]{40}")
 _ID: Final = re.compile(rb'"id":\s*"([^"\\]{1,256})"')
 _EXPONENT: Final = re.compile(rb"\d[eE]\+?\d{3}")
 _LATEST_S: Final = 1e11  # the year 5138
@@ -51,6 +54,12 @@ class Message:
     @property
     def reply_to(self) -> str:
         return str(self.properties.get("reply_to") or "")
+
+    @property
+    def digest(self) -> str:
+        """Of the request, where its id comes from an idempotency key; else ''."""
+        value = self.headers.get("reclane_digest")
+        return value if isinstance(value, str) and _DIGEST.fullmatch(value) else ""
 
     @property
     def ignore_result(self) -> bool:
@@ -85,11 +94,18 @@ class Meta:
     result: Any
 
 
+def request_digest(request: RecommendRequest) -> str:
+    """Tells two requests with one idempotency key apart; a later deadline is no difference."""
+    unkeyed = request.model_copy(update={"idempotency_key": None, "deadline_s": None})
+    text = unkeyed.model_dump_json(exclude_defaults=True, by_alias=True)
+    return sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
 # ---- requests ---------------------------------------------------------------------------------
 
 
 @cache
-def _envelope(queue: str, reply_to: str, priority: int) -> tuple[bytes, ...]:
+def _envelope(queue: str, reply_to: str, priority: int, keyed: bool) -> tuple[bytes, ...]:
     """The parts of an envelope between the values that change from message to message."""
     headers = {
         "lang": "py",
@@ -109,6 +125,7 @@ def _envelope(queue: str, reply_to: str, priority: int) -> tuple[bytes, ...]:
         "origin": f"reclane@{socket.gethostname()}",
         "ignore_result": False,
         "reclane_sent": "\0sent",
+        **({"reclane_digest": "\0digest"} if keyed else {}),
     }
     envelope = {
         "body": "\0body",
@@ -126,7 +143,7 @@ def _envelope(queue: str, reply_to: str, priority: int) -> tuple[bytes, ...]:
         },
     }
     text = json.dumps(envelope)
-    for hole in ("id", "expires", "sent", "body", "tag"):
+    for hole in ("id", "expires", "sent", "body", "tag", "digest"):
         text = text.replace(f'"\\u0000{hole}"', f"\0{hole}\0")
     return tuple(part.encode() for part in text.split("\0"))
 
@@ -139,8 +156,12 @@ def encode_request(
     reply_to: str,
     now: float,
     priority: int = 0,
+    digest: str = "",
 ) -> bytes:
-    """Envelope for one request, ready for LPUSH. `now` is seconds since the epoch (UTC)."""
+    """Envelope for one request, ready for LPUSH. `now` is seconds since the epoch (UTC).
+
+    `digest` is `request_digest` where the id comes from an idempotency key.
+    """
     body = request.model_dump_json(exclude_defaults=True, by_alias=True, ensure_ascii=False)
     framed = (
         b"[["
@@ -156,8 +177,9 @@ def encode_request(
         b"sent": b"%.6f" % now,
         b"body": b'"' + base64.b64encode(framed) + b'"',
         b"tag": _quote(str(uuid4())),
+        b"digest": _quote(digest),
     }
-    parts = _envelope(queue, reply_to, priority)
+    parts = _envelope(queue, reply_to, priority, bool(digest))
     return b"".join(values[p] if i % 2 else p for i, p in enumerate(parts))
 
 
@@ -257,14 +279,17 @@ def _sent(headers: dict[str, Any]) -> float | None:
 # ---- results ----------------------------------------------------------------------------------
 
 
-def encode_success(task_id: str, result: object, now: float) -> bytes:
-    """Celery's SUCCESS meta around a JSON-able result (a dict or a contract model)."""
-    return _meta(task_id, SUCCESS, to_json(result, inf_nan_mode="constants"), now)
+def encode_success(task_id: str, result: object, now: float, digest: str = "") -> bytes:
+    """Celery's SUCCESS meta around a JSON-able result (a dict or a contract model).
+
+    `digest` is the message's, so that its idempotency key is not taken for another request.
+    """
+    return _meta(task_id, SUCCESS, to_json(result, inf_nan_mode="constants"), now, digest)
 
 
-def encode_failure(task_id: str, failure: Failure, now: float) -> bytes:
+def encode_failure(task_id: str, failure: Failure, now: float, digest: str = "") -> bytes:
     """Celery's FAILURE meta; a stock client raises RequestFailed (or a class of that name)."""
-    return _meta(task_id, FAILURE, _exception(RequestFailed, failure), now)
+    return _meta(task_id, FAILURE, _exception(RequestFailed, failure), now, digest)
 
 
 def encode_revoked(task_id: str, reason: str, now: float) -> bytes:
@@ -291,10 +316,17 @@ def decode_result(raw: bytes) -> Meta:
 
 def is_terminal(raw: bytes) -> bool:
     """Whether a stored result must never be overwritten; one that cannot be read must not."""
+    if is_pending(raw):
+        return False
     try:
         return decode_result(raw).status in READY
     except WireError:
         return True
+
+
+def is_pending(raw: bytes) -> bool:
+    """Whether this is the placeholder that a reclane client left for a waiting request."""
+    return raw.startswith(_PENDING)
 
 
 def outcome(meta: Meta) -> Recommendation | ReclaneError:
@@ -322,12 +354,18 @@ def _exception(kind: type[Exception], failure: Failure) -> bytes:
     )
 
 
-def _meta(task_id: str, status: str, result: bytes, now: float) -> bytes:
+def _meta(task_id: str, status: str, result: bytes, now: float, digest: str = "") -> bytes:
     done = datetime.fromtimestamp(now, UTC).isoformat().encode()
     return (
         b'{"status": "%s", "result": %s, "traceback": null, "children": [], '
-        b'"date_done": "%s", "task_id": %s}'
-    ) % (status.encode(), result, done, _quote(task_id))
+        b'"date_done": "%s", "task_id": %s%s}'
+    ) % (
+        status.encode(),
+        result,
+        done,
+        _quote(task_id),
+        b', "reclane_digest": "%s"' % digest.encode() if digest else b"",
+    )
 
 
 def _quote(text: str) -> bytes:

@@ -1,16 +1,20 @@
 """What both clients share: merging, grouping into bounded calls, retrying, settling answers."""
 
 import json
+from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 import redis
 
-from reclane import _exchange, names, wire
-from reclane._exchange import EnqueueCall, Outgoing, Outstanding, Retrying
+from reclane import _exchange, _outgoing, names, wire
+from reclane._outbox import Outbox, Pause
+from reclane._outgoing import EnqueueCall, Outgoing
+from reclane._outstanding import Outstanding
 from reclane.contract import Failure, Recommendation, RecommendRequest
 from reclane.errors import (
     BrokerUnavailable,
@@ -19,6 +23,7 @@ from reclane.errors import (
     ReclaneError,
     RequestFailed,
     RequestRevoked,
+    UnknownRequest,
     WireError,
 )
 from reclane.settings import Settings
@@ -26,18 +31,32 @@ from support import KEYS
 
 ANSWER = json.loads((Path(__file__).parent / "golden/answer_v1.json").read_text("utf-8"))
 NOW = 1_700_000_000.0
+CHANNEL = names.notify_channel("c")
 
 
 def success(task_id: str = "a") -> bytes:
     return wire.encode_success(task_id, ANSWER, NOW)
 
 
-def send(size: int, number: int, queue_list: str = "q") -> Outgoing:
-    return Outgoing(str(number), queue_list, b"%0*d" % (size, number))
+def send(size: int, number: int, queue: str = "q", digest: str = "") -> Outgoing:
+    return Outgoing(str(number), queue, b"%0*d" % (size, number), digest)
 
 
-def payload(call: EnqueueCall) -> tuple[bytes | int, ...]:
-    return call.args[1:]
+def calls_for(messages: Iterable[Outgoing]) -> list[EnqueueCall]:
+    return list(_outgoing.enqueue_calls(messages, CHANNEL, Settings()))
+
+
+def payload(call: EnqueueCall) -> tuple[Any, ...]:
+    """The messages among a command's arguments: EVALSHA sha n keys, four arguments, triples."""
+    count = call.command[2]
+    assert isinstance(count, int)
+    return call.command[3 + count + 4 :: 3]
+
+
+def coming(call: EnqueueCall) -> object:
+    count = call.command[2]
+    assert isinstance(count, int)
+    return call.command[3 + count + 2]
 
 
 # ---- enqueueing
@@ -45,47 +64,52 @@ def payload(call: EnqueueCall) -> tuple[bytes | int, ...]:
 
 @pytest.mark.parametrize("count", [0, 1, 499, 500, 501, 1_234])
 def test_calls_hold_at_most_500_messages_in_order_each_exactly_once(count: int) -> None:
-    calls = list(_exchange.enqueue_calls([send(10, n) for n in range(count)], KEYS))
+    calls = calls_for(send(10, n) for n in range(count))
     assert [raw for call in calls for raw in payload(call)] == [b"%010d" % n for n in range(count)]
     assert len(calls) == -(-count // 500)
     assert all(1 <= len(payload(call)) <= 500 for call in calls)
 
 
 def test_calls_hold_at_most_a_million_bytes() -> None:
-    calls = list(_exchange.enqueue_calls([send(250_000, n) for n in range(9)], KEYS))
+    calls = calls_for(send(250_000, n) for n in range(9))
     assert [len(payload(call)) for call in calls] == [4, 4, 1]
 
 
 def test_a_message_larger_than_a_call_goes_alone() -> None:
     sizes = (10, 1_000_001, 10)
-    calls = list(_exchange.enqueue_calls([send(size, n) for n, size in enumerate(sizes)], KEYS))
+    calls = calls_for(send(size, n) for n, size in enumerate(sizes))
     assert [[len(raw) for raw in payload(call)] for call in calls] == [[10], [1_000_001], [10]]
 
 
-def test_lists_are_kept_apart_and_each_in_order() -> None:
-    messages = [send(10, n, f"q{n % 2}") for n in range(10)]
-    calls = {call.keys[1]: payload(call) for call in _exchange.enqueue_calls(messages, KEYS)}
-    assert calls == {
+def test_queues_are_kept_apart_and_each_in_order() -> None:
+    calls = calls_for(send(10, n, f"q{n % 2}") for n in range(10))
+    assert {call.command[4]: payload(call) for call in calls} == {
         f"q{which}": tuple(b"%010d" % n for n in range(which, 10, 2)) for which in (0, 1)
     }
 
 
-def test_every_call_has_an_id_of_its_own_and_bounds_how_long_it_is_known() -> None:
-    calls = list(_exchange.enqueue_calls([send(10, n) for n in range(1_001)], KEYS))
-    assert len({call.keys[0] for call in calls}) == 3
-    assert all(call.args[0] == 60 for call in calls)
+def test_the_first_call_decides_for_all_and_the_others_look_whether_it_was_admitted() -> None:
+    calls = calls_for(send(10, n) for n in range(1_200))
+    assert [coming(call) for call in calls] == [700, -1, -1]
+    assert {call.command[3] for call in calls} == {KEYS.result("0")}
+
+
+def test_a_key_never_decides_where_a_new_id_can() -> None:
+    """A keyed id may be known from before, and would admit what was never admitted."""
+    calls = calls_for([send(10, 0, digest="d"), send(10, 1)])
+    assert calls[0].command[3] == KEYS.result("1")
 
 
 def test_a_request_becomes_a_message_for_the_interactive_queue() -> None:
-    message = _exchange.outgoing(RecommendRequest(query="shoes"), "reclane:notify:c", NOW)
-    assert message.queue_list == names.INTERACTIVE_QUEUE
+    message = _outgoing.outgoing(RecommendRequest(query="shoes"), "reclane:notify:c", NOW)
+    assert message.queue == names.INTERACTIVE_QUEUE
     read = wire.decode_message(message.raw)
     assert (read.id, read.reply_to, read.sent) == (message.id, "reclane:notify:c", NOW)
 
 
 def test_the_same_idempotency_key_gives_the_same_id_and_another_another() -> None:
     ids = [
-        _exchange.outgoing(RecommendRequest(query=query, idempotency_key=key), "", NOW).id
+        _outgoing.outgoing(RecommendRequest(query=query, idempotency_key=key), "", NOW).id
         for query, key in (("a", "k1"), ("b", "k1"), ("a", "k2"))
     ]
     assert ids[0] == ids[1] != ids[2]
@@ -93,49 +117,58 @@ def test_the_same_idempotency_key_gives_the_same_id_and_another_another() -> Non
 
 def test_without_an_idempotency_key_every_id_is_new() -> None:
     request = RecommendRequest(query="a")
-    assert len({_exchange.outgoing(request, "", NOW).id for _ in range(10)}) == 10
+    assert len({_outgoing.outgoing(request, "", NOW).id for _ in range(10)}) == 10
 
 
 def test_a_request_larger_than_the_limit_is_refused_before_it_is_sent() -> None:
     request = RecommendRequest(exclude=tuple(f"{n:0256}" for n in range(1_000)), query="a")
     with pytest.raises(InvalidRequest, match="limit 262144"):
-        _exchange.outgoing(request, "", NOW)
+        _outgoing.outgoing(request, "", NOW)
 
 
 def test_a_cancellation_stores_a_revocation_under_the_result_key() -> None:
-    key, meta, ttl_s, channel, task_id = _exchange.cancel_call(
-        "t-1", "reclane:notify:c", Settings(), NOW
-    )
-    assert (key, ttl_s, channel, task_id) == (
-        "celery-task-meta-t-1",
-        300,
-        "reclane:notify:c",
-        "t-1",
-    )
-    found = wire.outcome(wire.decode_result(meta))
+    command = _outgoing.cancel_command("t-1", "cancelled", CHANNEL, Settings(), NOW)
+    assert command[3] == "celery-task-meta-t-1"
+    assert command[5:] == (300, CHANNEL, "t-1")
+    assert isinstance(command[4], bytes)
+    found = wire.outcome(wire.decode_result(command[4]))
     assert isinstance(found, RequestRevoked)
     assert found.code == "cancelled"
+
+
+def test_ids_of_keys_can_be_told_from_others() -> None:
+    keyed = RecommendRequest(query="a", idempotency_key="k")
+    assert _outgoing.is_keyed(_outgoing.outgoing(keyed, "", NOW).id)
+    assert not _outgoing.is_keyed(_outgoing.outgoing(RecommendRequest(query="a"), "", NOW).id)
+    assert not _outgoing.is_keyed("")
+
+
+def test_a_digest_tells_requests_apart_but_not_deadlines() -> None:
+    one = wire.request_digest(RecommendRequest(query="a", idempotency_key="k"))
+    later = RecommendRequest(query="a", idempotency_key="k", deadline_s=5)
+    assert wire.request_digest(later) == one
+    assert wire.request_digest(RecommendRequest(query="b", idempotency_key="k")) != one
 
 
 # ---- merging
 
 
 def test_a_string_is_the_query() -> None:
-    assert _exchange.merge("shoes", {"k": 3}) == RecommendRequest(query="shoes", k=3)
+    assert _outgoing.merge("shoes", {"k": 3}) == RecommendRequest(query="shoes", k=3)
 
 
 def test_fields_alone_are_a_request() -> None:
-    assert _exchange.merge(None, {"user_id": "u"}) == RecommendRequest(user_id="u")
+    assert _outgoing.merge(None, {"user_id": "u"}) == RecommendRequest(user_id="u")
 
 
 def test_a_ready_request_is_taken_as_it_is() -> None:
     request = RecommendRequest(query="shoes")
-    assert _exchange.merge(request, {}) is request
+    assert _outgoing.merge(request, {}) is request
 
 
 def test_a_ready_request_with_fields_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not both"):
-        _exchange.merge(RecommendRequest(query="shoes"), {"k": 3})
+        _outgoing.merge(RecommendRequest(query="shoes"), {"k": 3})
 
 
 @pytest.mark.parametrize(
@@ -144,57 +177,163 @@ def test_a_ready_request_with_fields_is_refused() -> None:
 )
 def test_what_breaks_the_contract_is_refused(request_: Any, fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
-        _exchange.merge(request_, fields)
+        _outgoing.merge(request_, fields)
 
 
 def test_a_query_given_twice_is_refused() -> None:
     with pytest.raises(InvalidRequest):
-        _exchange.merge("shoes", {"query": "boots"})
+        _outgoing.merge("shoes", {"query": "boots"})
 
 
-# ---- retrying
+# ---- the outbox
 
 
-def test_pauses_double_up_to_a_second() -> None:
-    retry = Retrying(60.0, now=0.0)
-    pauses = [retry.pause_s(redis.ConnectionError(), 0.0) for _ in range(7)]
-    assert pauses == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+class Server:
+    """Answers flushes from a script: replies, or an error to raise, in order."""
+
+    def __init__(self, *turns: object) -> None:
+        self.turns = list(turns)
+        self.asked: list[list[Any]] = []
+        self.pauses: list[float] = []
+        self.now = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def flush(self, outbox: Outbox) -> None:
+        steps = outbox.flush()
+        with suppress(StopIteration):
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    self.pauses.append(step.seconds)
+                    self.now += step.seconds
+                    step = steps.send([])
+                    continue
+                self.asked.append(list(step))
+                turn = self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
+                if isinstance(turn, Exception):
+                    step = steps.throw(turn)
+                else:
+                    assert isinstance(turn, list)
+                    step = steps.send(turn)
+
+
+def test_tickets_go_out_together_and_each_gets_its_own_replies() -> None:
+    server = Server([1, 2, 3])
+    outbox = Outbox(15.0, server.clock)
+    first, second = outbox.put([("A",), ("B",)]), outbox.put([("C",)])
+    server.flush(outbox)
+    assert server.asked == [[("A",), ("B",), ("C",)]]
+    assert (first.take(), second.take()) == ([1, 2], [3])
+
+
+def test_a_flush_is_bounded_in_bytes_and_the_rest_goes_next() -> None:
+    server = Server([1, 2], [3])
+    outbox = Outbox(15.0, server.clock)
+    tickets = [outbox.put([("A", b"x" * 1_500_000)]) for _ in range(3)]
+    server.flush(outbox)
+    assert [ticket.done for ticket in tickets] == [True, True, False]
+    server.flush(outbox)
+    assert tickets[2].take() == [3]
+
+
+def test_a_withdrawn_ticket_is_not_sent() -> None:
+    server = Server([1])
+    outbox = Outbox(15.0, server.clock)
+    gone, kept = outbox.put([("A",)]), outbox.put([("B",)])
+    outbox.withdraw(gone)
+    server.flush(outbox)
+    assert server.asked == [[("B",)]]
+    assert kept.done
+
+
+def test_a_sender_that_is_cancelled_leaves_the_tickets_to_the_next() -> None:
+    outbox = Outbox(15.0, lambda: 0.0)
+    ticket = outbox.put([("A",)])
+    steps = outbox.flush()
+    next(steps)
+    steps.close()
+    assert not ticket.done
+    Server([1]).flush(outbox)
+    assert ticket.take() == [1]
 
 
 @pytest.mark.parametrize(
     "error", [redis.ConnectionError(), redis.TimeoutError(), redis.BusyLoadingError()]
 )
-def test_a_passing_error_is_repeated_until_the_time_is_up(error: redis.RedisError) -> None:
-    retry = Retrying(15.0, now=100.0)
-    assert retry.pause_s(error, 114.9) == 0.05
+def test_a_passing_error_is_repeated_with_growing_pauses_until_the_time_is_up(
+    error: redis.RedisError,
+) -> None:
+    server = Server(error)
+    outbox = Outbox(15.0, server.clock)
+    ticket = outbox.put([("A",)])
+    server.flush(outbox)
+    assert server.pauses[:6] == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0])
+    assert 13.0 < server.now <= 15.0
     with pytest.raises(BrokerUnavailable, match="RECLANE_REDIS_URL") as caught:
-        retry.pause_s(error, 114.95)
+        ticket.take()
     assert caught.value.__cause__ is error
+
+
+def test_each_caller_has_a_time_of_its_own() -> None:
+    server = Server(redis.ConnectionError())
+    outbox = Outbox(15.0, server.clock)
+    early = outbox.put([("A",)])
+    server.now = 10.0
+    late = outbox.put([("B",)])
+    server.flush(outbox)
+    assert early.done
+    assert late.done
+    assert server.now > 20.0
+    assert ("A",) not in server.asked[-1]
+
+
+def test_a_loading_server_among_the_replies_is_away_too() -> None:
+    server = Server([redis.BusyLoadingError()], [1])
+    outbox = Outbox(15.0, server.clock)
+    ticket = outbox.put([("A",)])
+    server.flush(outbox)
+    assert ticket.take() == [1]
+
+
+def test_an_unknown_script_is_loaded_and_everything_repeated() -> None:
+    server = Server([redis.exceptions.NoScriptError("NOSCRIPT")], ["sha", 1])
+    outbox = Outbox(15.0, server.clock)
+    ticket = outbox.put([("EVALSHA",)])
+    server.flush(outbox)
+    assert server.asked[1][0][:2] == ("SCRIPT", "LOAD")
+    assert ticket.take() == [1]
 
 
 @pytest.mark.parametrize(
     "error",
     [
         redis.ResponseError("OOM command not allowed"),
-        redis.AuthenticationError("WRONGPASS"),
         redis.exceptions.ReadOnlyError("READONLY"),
         redis.exceptions.NoPermissionError("NOPERM"),
     ],
 )
-def test_a_refusal_is_not_repeated(error: redis.RedisError) -> None:
+def test_a_refusal_is_not_repeated_and_reaches_its_own_caller_alone(error: Exception) -> None:
+    server = Server([error, 2])
+    outbox = Outbox(15.0, server.clock)
+    refused, fine = outbox.put([("A",)]), outbox.put([("B",)])
+    server.flush(outbox)
+    assert fine.take() == [2]
     with pytest.raises(BrokerUnavailable, match=f"Redis refuses: {error}") as caught:
-        Retrying(15.0, now=0.0).pause_s(error, 0.0)
+        refused.take()
     assert caught.value.__cause__ is error
+    assert server.pauses == []
 
 
-def test_the_sum_of_all_pauses_stays_within_the_time() -> None:
-    retry, now, pauses = Retrying(15.0, now=0.0), 0.0, 0
-    with suppress(BrokerUnavailable):
-        while pauses < 1_000:
-            now += retry.pause_s(redis.ConnectionError(), now)
-            pauses += 1
-    assert pauses < 1_000
-    assert 13.0 < now <= 15.0
+def test_a_wrong_password_is_not_repeated() -> None:
+    server = Server(redis.AuthenticationError("WRONGPASS"))
+    outbox = Outbox(15.0, server.clock)
+    ticket = outbox.put([("A",)])
+    server.flush(outbox)
+    with pytest.raises(BrokerUnavailable, match="WRONGPASS"):
+        ticket.take()
+    assert server.pauses == []
 
 
 # ---- settling
@@ -213,7 +352,7 @@ def test_an_answer_settles_its_future_and_no_other() -> None:
     outstanding.settle(["a", "b"], [success(), None])
     assert a.result(0) == Recommendation.model_validate(ANSWER)
     assert not b.done()
-    assert outstanding.ids() == ["b"]
+    assert outstanding.wanted(["a", "b"]) == ["b"]
 
 
 def test_a_failure_settles_its_future_with_the_typed_error() -> None:
@@ -242,7 +381,7 @@ def test_a_result_that_is_not_ready_stays_outstanding() -> None:
     outstanding, (a,) = waiting("a")
     outstanding.settle(["a"], [b'{"status": "STARTED", "result": null}'])
     assert not a.done()
-    assert outstanding.ids() == ["a"]
+    assert outstanding.wanted(["a"]) == ["a"]
 
 
 def test_an_answer_that_breaks_the_contract_is_a_failure_that_says_upgrade() -> None:
@@ -311,15 +450,69 @@ def test_closing_fails_all_that_wait() -> None:
     assert len(outstanding) == 0
 
 
+def test_a_waiting_request_stays_outstanding() -> None:
+    outstanding, (a,) = waiting("a")
+    outstanding.sent(["a"])
+    outstanding.settle(["a"], [b'{"status": "PENDING", "result": null}'])
+    assert not a.done()
+
+
+def test_a_missing_result_means_unknown_only_once_the_id_was_confirmed() -> None:
+    outstanding, (a,) = waiting("a")
+    outstanding.settle(["a"], [None])
+    assert not a.done()
+    assert outstanding.ids() == []
+    outstanding.sent(["a"])
+    assert outstanding.ids() == ["a"]
+    outstanding.settle(["a"], [None])
+    assert isinstance(a.exception(0), UnknownRequest)
+
+
+def test_an_answer_may_go_once_read_and_confirmed_and_is_named_once() -> None:
+    outstanding, _ = waiting("a", "b")
+    outstanding.sent(["a"])
+    outstanding.settle(["a", "b"], [success("a"), success("b")])
+    assert outstanding.take_forgettable() == ["a"]
+    outstanding.sent(["b"])
+    assert outstanding.take_forgettable() == ["b"]
+    assert outstanding.take_forgettable() == []
+
+
+def test_a_keyed_answer_and_a_revocation_stay() -> None:
+    """The key may be asked for again; the revocation stops a message that still waits."""
+    keyed = str(uuid5(NAMESPACE_URL, "k"))
+    outstanding, _ = waiting(keyed, "b")
+    outstanding.sent([keyed, "b"])
+    outstanding.settle([keyed, "b"], [success(keyed), wire.encode_revoked("b", "cancelled", NOW)])
+    assert outstanding.take_forgettable() == []
+
+
+def test_an_unanswered_id_past_its_deadline_is_overdue_once() -> None:
+    outstanding = Outstanding()
+    for task_id, deadline in (("late", 10.0), ("answered", 10.0), ("later", 20.0)):
+        outstanding.add(task_id, Future[Recommendation](), deadline)
+    outstanding.settle(["answered"], [success("answered")])
+    assert outstanding.overdue(9.9, 10) == []
+    assert outstanding.overdue(10.0, 10) == ["late"]
+    assert outstanding.overdue(10.0, 10) == []
+    assert outstanding.overdue(99.0, 10) == ["later"]
+
+
+def test_a_keyed_id_is_never_overdue_here() -> None:
+    """Others may await the same computation for longer; the worker expires its message."""
+    outstanding = Outstanding()
+    outstanding.add(str(uuid5(NAMESPACE_URL, "k")), Future[Recommendation](), 10.0)
+    assert outstanding.overdue(99.0, 10) == []
+
+
 # ---- small helpers
 
 
-def test_a_notification_is_one_id_a_line() -> None:
-    assert _exchange.notified_ids("a\nß\nc".encode()) == ["a", "ß", "c"]
-
-
 def test_a_notification_that_is_no_utf8_harms_nobody() -> None:
-    assert _exchange.notified_ids(b"a\n\xff\nb")[::2] == ["a", "b"]
+    exchange = _exchange.Exchange(Settings())
+    exchange.outstanding.add("b", Future[Recommendation]())
+    (commands,) = [next(exchange.heard(b"a\n\xff\nb"))]
+    assert commands == [("MGET", KEYS.result("b"))]
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(0, []), (3, [3]), (6, [3, 3]), (7, [3, 3, 1])])

@@ -78,6 +78,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "Handle",
         "InvalidRequest",
         "Item",
+        "QueueFull",
         "ReclaneError",
         "RecommendRequest",
         "Recommendation",
@@ -85,6 +86,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "RequestRevoked",
         "ResultTimeout",
         "Settings",
+        "UnknownRequest",
         "__version__",
     ]
     assert all(hasattr(reclane, name) for name in reclane.__all__)

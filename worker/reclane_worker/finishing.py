@@ -40,10 +40,11 @@ class Finishing:
                 ending = self._through_celery(job.entry, job.message, answer)
                 endings += [ending] if ending else []
             elif isinstance(answer, Failure):
-                meta = wire.encode_failure(job.message.id, answer, now)
+                meta = wire.encode_failure(job.message.id, answer, now, job.message.digest)
                 endings.append(end_with(job, meta))
             else:
-                endings.append(end_with(job, wire.encode_success(job.message.id, answer, now)))
+                meta = wire.encode_success(job.message.id, answer, now, job.message.digest)
+                endings.append(end_with(job, meta))
         lost = self._store(endings)
         if lost:
             _log.warning("%s answers came too late: others had taken the requests over", len(lost))

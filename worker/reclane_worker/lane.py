@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 import redis
 
 from reclane import _scripts, names, wire
-from reclane.client import connect
+from reclane._connection import connect
 from reclane_worker.settings import WorkerSettings
 
 _SHARED: Final = ("reclane/terminal", "reclane_worker/entry")

@@ -175,7 +175,8 @@ def _failed(
     task_id: str,
     dead: bool = False,
 ) -> Ended:
-    meta = wire.encode_failure(task_id, failure, now_ms / 1000) if task_id else b""
+    digest = message.digest if message else ""
+    meta = wire.encode_failure(task_id, failure, now_ms / 1000, digest) if task_id else b""
     if message:
         meta = _kept(message, meta)
     channel = notify_channel(message) if message else ""

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from reclane import names
-from reclane.client import connect
+from reclane._connection import connect
 from reclane.settings import Settings
 
 

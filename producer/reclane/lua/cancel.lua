@@ -1,7 +1,13 @@
--- Store REVOKED unless a terminal result exists; the lane drops the id at its check or commit.
--- KEYS result   ARGV meta, ttl (s), notify channel, id   returns 1 cancelled, 0 too late
-if is_terminal(KEYS[1]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-redis.call('PUBLISH', KEYS[1], ARGV[1])
+-- Store REVOKED for a request that waits; the lane drops the id at its check or commit.
+-- KEYS result   ARGV meta, ttl (s), notify channel, id
+-- Returns 1 stored, 0 too late: answered, expired, or never submitted by a reclane client.
+-- It is kept as long as the placeholder would have been: the message may wait that long.
+local stored = redis.call('GET', KEYS[1])
+if not stored or is_terminal(stored) then return 0 end
+local ttl = math.max(tonumber(ARGV[2]), redis.call('TTL', KEYS[1]))
+local others = store(KEYS[1], ARGV[1], ttl)
 redis.call('PUBLISH', ARGV[3], ARGV[4])
+for _, channel in ipairs(others) do
+  if channel ~= ARGV[3] then redis.call('PUBLISH', channel, ARGV[4]) end
+end
 return 1

@@ -1,9 +1,53 @@
--- Whether `key` holds a result that must never be overwritten (SUCCESS, FAILURE, REVOKED).
--- Prepended to scripts that store a result.
-local function is_terminal(key)
-  local stored = redis.call('GET', key)
-  if not stored then return false end
+-- What a result key may hold: nothing, a placeholder while the request waits, or a result.
+-- Prepended to scripts that store a result or enqueue. The placeholder is Celery's PENDING, so
+-- that stock clients read it as they read nothing; it may name further channels to notify:
+--   {"status": "PENDING", "result": null[, "reclane": {"digest": ..., "notify": [...]}]}
+local PENDING = '{"status": "PENDING", "result": null'
+
+local function is_pending(stored)
+  return string.sub(stored, 1, #PENDING) == PENDING
+end
+
+local function placeholder(details)
+  if not next(details) then return PENDING .. '}' end
+  return PENDING .. ', "reclane": ' .. cjson.encode(details) .. '}'
+end
+
+local function details_of(pending)
+  local ok, meta = pcall(cjson.decode, pending)
+  return ok and type(meta) == 'table' and type(meta.reclane) == 'table' and meta.reclane or {}
+end
+
+-- Whether `stored` must never be overwritten (SUCCESS, FAILURE, REVOKED, or unreadable).
+local function is_terminal(stored)
+  if not stored or is_pending(stored) then return false end
   local ok, meta = pcall(cjson.decode, stored)
   if not ok or type(meta) ~= 'table' then return true end
   return meta.status == 'SUCCESS' or meta.status == 'FAILURE' or meta.status == 'REVOKED'
+end
+
+-- Store and publish a result unless a terminal one exists; returns false, or the channels
+-- that the placeholder names.
+local function store(key, meta, ttl)
+  local stored = redis.call('GET', key)
+  if is_terminal(stored) then return false end
+  redis.call('SET', key, meta, 'EX', ttl)
+  redis.call('PUBLISH', key, meta)
+  if stored and #stored > #PENDING + 1 and is_pending(stored) then
+    return details_of(stored).notify or {}
+  end
+  return {}
+end
+
+-- Have one more channel told when a waiting request ends; at most 100 are.
+local function add_waiter(key, pending, channel)
+  local details = details_of(pending)
+  local channels = details.notify or {}
+  for _, known in ipairs(channels) do
+    if known == channel then return end
+  end
+  if #channels == 100 then return end
+  channels[#channels + 1] = channel
+  details.notify = channels
+  redis.call('SET', key, placeholder(details), 'KEEPTTL')
 end

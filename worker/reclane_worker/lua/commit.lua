@@ -24,12 +24,10 @@ for i = 3, #ARGV, 6 do
       redis.call('LPUSH', dead_letters, dead)
       redis.call('LTRIM', dead_letters, 0, bound - 1)
     end
-    if key ~= '' and not is_terminal(key) then
-      redis.call('SET', key, meta, 'EX', ttl)
-      redis.call('PUBLISH', key, meta)
-    end
-    if channel ~= '' then
-      notify[channel] = notify[channel] and (notify[channel] .. '\n' .. id) or id
+    local others = key ~= '' and store(key, meta, ttl) or {}
+    others[#others + 1] = channel ~= '' and channel or nil
+    for _, name in ipairs(others) do
+      notify[name] = notify[name] and (notify[name] .. '\n' .. id) or id
     end
   end
 end

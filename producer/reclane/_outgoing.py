@@ -1,0 +1,157 @@
+"""From requests to the calls that enqueue them. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import NAMESPACE_URL, uuid4, uuid5
+
+from reclane import _scripts, names, wire
+from reclane._outbox import ENQUEUE, Command
+from reclane.contract import MAX_REQUEST_BYTES, RecommendRequest, parse_request
+from reclane.errors import InvalidRequest
+from reclane.settings import Settings
+
+MAX_CALL_MESSAGES: Final = 500
+MAX_CALL_BYTES: Final = 1_000_000
+WAITING_TTL_S: Final = 7 * 86_400
+"""How long Redis knows that a request without a deadline waits."""
+
+CANCEL: Final = _scripts.load("reclane/terminal", "reclane/cancel")
+ATTACH: Final = _scripts.load("reclane/terminal", "reclane/attach")
+
+QUEUED, ATTACHED, READY, CONFLICT = "q", "a", "r", "c"  # states that enqueue.lua returns
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One request, validated and encoded. `digest` is '' without an idempotency key."""
+
+    id: str
+    queue: str
+    raw: bytes
+    digest: str = ""
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueueCall:
+    """One enqueue.lua call: the messages that it carries and the command."""
+
+    messages: tuple[Outgoing, ...]
+    command: Command
+
+
+def merge(request: RecommendRequest | str | None, fields: dict[str, Any]) -> RecommendRequest:
+    """A request from a query string, keyword fields, or a ready request.
+
+    Raises:
+        InvalidRequest: before anything is enqueued.
+    """
+    if isinstance(request, RecommendRequest):
+        if fields:
+            raise InvalidRequest("give a RecommendRequest, or a query with fields, not both")
+        return request
+    if request is not None and "query" in fields:
+        raise InvalidRequest("the query is given twice, by position and by name")
+    return parse_request(fields if request is None else {"query": request, **fields})
+
+
+def outgoing(request: RecommendRequest, reply_to: str, now: float) -> Outgoing:
+    """Encode a request for the interactive queue. `now` is seconds since the epoch.
+
+    Raises:
+        InvalidRequest: its message would be larger than MAX_REQUEST_BYTES.
+    """
+    key = request.idempotency_key
+    task_id = str(uuid5(NAMESPACE_URL, f"reclane:{key}")) if key else str(uuid4())
+    digest = wire.request_digest(request) if key else ""
+    queue = names.INTERACTIVE_QUEUE
+    raw = wire.encode_request(
+        request, task_id=task_id, queue=queue, reply_to=reply_to, now=now, digest=digest
+    )
+    if len(raw) > MAX_REQUEST_BYTES:
+        raise InvalidRequest(f"the request takes {len(raw)} bytes, limit {MAX_REQUEST_BYTES}")
+    return Outgoing(task_id, queue, raw, digest, request.deadline_s)
+
+
+def is_keyed(task_id: str) -> bool:
+    """Whether an id comes from an idempotency key: then its result is kept once read."""
+    return len(task_id) == 36 and task_id[14] == "5"  # UUID version 5, see `outgoing`
+
+
+def enqueue_calls(
+    messages: Iterable[Outgoing], reply_to: str, settings: Settings
+) -> Iterator[EnqueueCall]:
+    """Group messages into calls bounded in count and bytes, order kept within a queue.
+
+    The queue's bound is decided by the first call for all of a queue's messages; the later
+    ones look whether its first message was admitted. That message has a new id if any has.
+    """
+    by_queue: defaultdict[str, list[Outgoing]] = defaultdict(list)
+    for message in messages:
+        by_queue[message.queue].append(message)
+    for queue, ours in by_queue.items():
+        ours.sort(key=lambda message: message.digest != "")
+        left = len(ours)
+        for group in _groups(ours):
+            left -= len(group)
+            coming = left if group[0] is ours[0] else -1
+            yield EnqueueCall(
+                tuple(group), _enqueue(queue, ours[0].id, group, coming, reply_to, settings)
+            )
+
+
+def _groups(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
+    group: list[Outgoing] = []
+    size = 0
+    for message in messages:
+        if group and (len(group) == MAX_CALL_MESSAGES or size + len(message.raw) > MAX_CALL_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(message)
+        size += len(message.raw)
+    if group:
+        yield group
+
+
+def _enqueue(
+    queue: str,
+    first_id: str,
+    group: Sequence[Outgoing],
+    coming: int,
+    reply_to: str,
+    settings: Settings,
+) -> Command:
+    keys = settings.keys
+    lists = [keys.list(queue, step) for step in names.PRIORITY_STEPS]
+    key_names = [keys.result(first_id), keys.list(queue), *lists]
+    key_names += [keys.result(message.id) for message in group]
+    arguments: list[str | bytes | int] = [
+        len(lists),
+        settings.queue_limit,
+        coming,
+        keys.channel(reply_to),
+    ]
+    for message in group:
+        ttl_s = WAITING_TTL_S
+        if message.deadline_s is not None:
+            ttl_s = int(message.deadline_s) + 1 + settings.result_ttl_s
+        arguments += (message.raw, ttl_s, message.digest)
+    return ("EVALSHA", ENQUEUE.sha, len(key_names), *key_names, *arguments)
+
+
+def cancel_command(
+    task_id: str, reason: str, reply_to: str, settings: Settings, now: float
+) -> Command:
+    """Store REVOKED for a waiting request. `now` is seconds since the epoch."""
+    meta = wire.encode_revoked(task_id, reason, now)
+    keys = settings.keys
+    channel = keys.channel(reply_to)
+    return ("EVAL", CANCEL, 1, keys.result(task_id), meta, settings.result_ttl_s, channel, task_id)
+
+
+def attach_command(task_id: str, reply_to: str, settings: Settings) -> Command:
+    """Have this client told when a request that was submitted elsewhere ends."""
+    keys = settings.keys
+    return ("EVAL", ATTACH, 1, keys.result(task_id), keys.channel(reply_to))

@@ -1,0 +1,160 @@
+"""The ids that await an answer, and what becomes of them when one is read. No I/O."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from threading import Lock
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from reclane import wire
+from reclane._outgoing import is_keyed
+from reclane.contract import Recommendation
+from reclane.errors import ReclaneError, RequestFailed, RequestRevoked, UnknownRequest
+
+
+class SettableFuture(Protocol):
+    """What concurrent.futures.Future and asyncio.Future have in common."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
+@dataclass(slots=True)
+class _Awaited:
+    futures: list[SettableFuture] = field(default_factory=list)
+    sent: bool = False
+
+
+class Outstanding:
+    """The ids that await an answer. Threads may share it.
+
+    An id counts as sent once Redis has confirmed it: only then does a missing result mean that
+    the request is unknown, and only then may a result that was read be forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._awaited: dict[str, _Awaited] = {}
+        self._early: set[str] = set()  # settled before they were confirmed
+        self._forgettable: list[str] = []
+        self._deadlines: list[tuple[float, str]] = []  # heap: monotonic, id
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._awaited)
+
+    def add(self, task_id: str, future: SettableFuture, deadline: float | None = None) -> None:
+        """Await an id; past `deadline` (monotonic seconds) it is overdue."""
+        with self._lock:
+            self._awaited.setdefault(task_id, _Awaited()).futures.append(future)
+            if deadline is not None and not is_keyed(task_id):
+                heappush(self._deadlines, (deadline, task_id))
+
+    def sent(self, ids: Iterable[str]) -> None:
+        """Redis has confirmed these."""
+        with self._lock:
+            for task_id in ids:
+                awaited = self._awaited.get(task_id)
+                if awaited is not None:
+                    awaited.sent = True
+                elif task_id in self._early:
+                    self._early.discard(task_id)
+                    self._forgettable.append(task_id)
+
+    def drop(self, task_id: str, future: SettableFuture) -> None:
+        """Forget one waiter; others of the same id (one idempotency key) go on waiting."""
+        with self._lock:
+            self._early.discard(task_id)
+            awaited = self._awaited.get(task_id)
+            if awaited is None:
+                return
+            awaited.futures = [other for other in awaited.futures if other is not future]
+            if not awaited.futures:
+                del self._awaited[task_id]
+
+    def ids(self) -> list[str]:
+        """Those confirmed by Redis."""
+        with self._lock:
+            return [task_id for task_id, awaited in self._awaited.items() if awaited.sent]
+
+    def wanted(self, ids: Iterable[str]) -> list[str]:
+        """Those of `ids` that somebody still awaits."""
+        return [i for i in ids if i in self._awaited]
+
+    def overdue(self, now: float, limit: int) -> list[str]:
+        """Up to `limit` ids past their deadline that nobody has answered; each is named once."""
+        found: list[str] = []
+        with self._lock:
+            while self._deadlines and self._deadlines[0][0] <= now and len(found) < limit:
+                _, task_id = heappop(self._deadlines)
+                if task_id in self._awaited:
+                    found.append(task_id)
+        return found
+
+    def settle(self, ids: Sequence[str], stored: Sequence[bytes | None]) -> None:
+        """Give each id's futures its stored answer; one that waits stays outstanding."""
+        for task_id, raw in zip(ids, stored, strict=True):
+            result = self._unknown(task_id) if raw is None else read_result(raw)
+            if result is not None:
+                self._finish(task_id, result, forget=raw is not None and _may_go(task_id, result))
+
+    def take_forgettable(self) -> list[str]:
+        """Ids whose answers have been read and may go from the server; each is named once."""
+        with self._lock:
+            ids, self._forgettable = self._forgettable, []
+        return ids
+
+    def fail_all(self, error: ReclaneError) -> None:
+        with self._lock:
+            ids = list(self._awaited)
+        for task_id in ids:
+            self._finish(task_id, error, forget=False)
+
+    def _finish(self, task_id: str, result: Recommendation | ReclaneError, *, forget: bool) -> None:
+        with self._lock:
+            awaited = self._awaited.pop(task_id, None)
+            if awaited is not None and forget:
+                if awaited.sent:
+                    self._forgettable.append(task_id)
+                else:
+                    self._early.add(task_id)
+        for future in awaited.futures if awaited else ():
+            if future.done():
+                continue
+            if isinstance(result, ReclaneError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    def _unknown(self, task_id: str) -> ReclaneError | None:
+        awaited = self._awaited.get(task_id)
+        return unknown(task_id) if awaited is not None and awaited.sent else None
+
+
+def _may_go(task_id: str, result: Recommendation | ReclaneError) -> bool:
+    """A keyed answer stays for who asks again; a revocation stays to stop the message."""
+    return not isinstance(result, RequestRevoked) and not is_keyed(task_id)
+
+
+def unknown(task_id: str) -> UnknownRequest:
+    """What a waiter gets where Redis knows nothing of its id."""
+    return UnknownRequest(
+        f"no request {task_id} waits and no answer to it is kept: it was read already, outlived "
+        "RECLANE_RESULT_TTL_S, was never submitted by a reclane client, or Redis lost it; "
+        "submit it again"
+    )
+
+
+def read_result(raw: bytes) -> Recommendation | ReclaneError | None:
+    """The answer or error that stored bytes stand for; None while the request waits."""
+    if wire.is_pending(raw):
+        return None
+    try:
+        meta = wire.decode_result(raw)
+        return wire.outcome(meta) if meta.status in wire.READY else None
+    except ValidationError:
+        return RequestFailed("the answer breaks this client's contract; upgrade reclane", "version")
+    except ReclaneError as error:
+        return error
