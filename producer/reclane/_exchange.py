@@ -111,7 +111,7 @@ class Exchange:
         try:
             replies = yield [_outgoing.attach_command(task_id, self._reply_to, self._settings)]
             stored: bytes | None = replies[0]
-            if stored is None:
+            if stored is None and not future.done():  # done: read meanwhile by another waiter
                 raise unknown(task_id)
         except BaseException:
             self.outstanding.drop(task_id, future)
@@ -146,7 +146,11 @@ class Exchange:
         now = time.monotonic()
         overdue = self.outstanding.overdue(now, READ_CHUNK)
         if overdue:
-            yield [self._revocation(task_id, "expired") for task_id in overdue]
+            try:
+                yield [self._revocation(task_id, "expired") for task_id in overdue]
+            except BaseException:
+                self.outstanding.remind(overdue, now)
+                raise
         if now >= self._reread_at:
             yield from self.read(self.outstanding.ids())
             self._reread_at = time.monotonic() + self._settings.reread_interval_s

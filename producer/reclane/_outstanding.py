@@ -84,14 +84,29 @@ class Outstanding:
         return [i for i in ids if i in self._awaited]
 
     def overdue(self, now: float, limit: int) -> list[str]:
-        """Up to `limit` ids past their deadline that nobody has answered; each is named once."""
+        """Up to `limit` ids past their deadline that nobody has answered; each is named once.
+
+        One that Redis has not confirmed yet is named later.
+        """
         found: list[str] = []
+        unconfirmed: list[tuple[float, str]] = []
         with self._lock:
             while self._deadlines and self._deadlines[0][0] <= now and len(found) < limit:
-                _, task_id = heappop(self._deadlines)
-                if task_id in self._awaited:
-                    found.append(task_id)
+                entry = heappop(self._deadlines)
+                awaited = self._awaited.get(entry[1])
+                if awaited is not None and awaited.sent:
+                    found.append(entry[1])
+                elif awaited is not None:
+                    unconfirmed.append(entry)
+            for entry in unconfirmed:
+                heappush(self._deadlines, entry)
         return found
+
+    def remind(self, ids: Iterable[str], deadline: float) -> None:
+        """Name these again: Redis could not be told."""
+        with self._lock:
+            for task_id in ids:
+                heappush(self._deadlines, (deadline, task_id))
 
     def settle(self, ids: Sequence[str], stored: Sequence[bytes | None]) -> None:
         """Give each id's futures its stored answer; one that waits stays outstanding."""

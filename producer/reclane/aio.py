@@ -249,12 +249,12 @@ class AsyncClient:
         tick_s = min(_exchange.TICK_S, self._settings.reread_interval_s)
         async with self._redis.pubsub() as pubsub:
             await pubsub.subscribe(self._exchange.channel)
-            self._exchange.subscribed()
             while not self._closed:
                 message = await pubsub.get_message(timeout=tick_s)
                 if message and message["type"] == "message":
                     await self._drive(self._exchange.heard(message["data"]), self._execute)
-                elif message:
+                elif message:  # subscribed, or again after a broken connection
+                    self._exchange.subscribed()
                     self._subscribed.set()
                 else:
                     await self._drive(self._exchange.forget(), self._execute)

@@ -246,12 +246,12 @@ class Client:
         tick_s = min(_exchange.TICK_S, self._settings.reread_interval_s)
         with self._redis.pubsub() as pubsub:
             pubsub.subscribe(self._exchange.channel)
-            self._exchange.subscribed()
             while not self._closed.is_set():
                 message = pubsub.get_message(timeout=tick_s)
                 if message and message["type"] == "message":
                     self._drive(self._exchange.heard(message["data"]), self._execute)
-                elif message:
+                elif message:  # subscribed, or again after a broken connection
+                    self._exchange.subscribed()
                     self._subscribed.set()
                 else:
                     self._drive(self._exchange.forget(), self._execute)

@@ -82,10 +82,6 @@ class Keys:
         """HASH with a worker's incarnation, last leased batch, started fields and statistics."""
         return f"{self.prefix}reclane:worker:{worker_id}"
 
-    def enqueued(self, call_id: str) -> str:
-        """Marks an enqueue call as done, so that repeating it after a lost reply does nothing."""
-        return f"{self.prefix}reclane:enqueued:{call_id}"
-
     def result(self, task_id: str) -> str:
         """A stored result; also the channel on which it is published, as Celery does."""
         return f"{self.prefix}{_RESULT_PREFIX}{task_id}"

@@ -493,6 +493,8 @@ def test_an_unanswered_id_past_its_deadline_is_overdue_once() -> None:
         outstanding.add(task_id, Future[Recommendation](), deadline)
     outstanding.settle(["answered"], [success("answered")])
     assert outstanding.overdue(9.9, 10) == []
+    assert outstanding.overdue(10.0, 10) == [], "Redis has not confirmed it yet"
+    outstanding.sent(["late", "later"])
     assert outstanding.overdue(10.0, 10) == ["late"]
     assert outstanding.overdue(10.0, 10) == []
     assert outstanding.overdue(99.0, 10) == ["later"]
