@@ -1,12 +1,13 @@
 """What tests share beside fixtures: deadlines, waiting, and a proxy that cuts replies."""
 
 import contextlib
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import pytest
 
@@ -69,6 +70,13 @@ def eventually(condition: Callable[[], object], what: str, timeout_s: float = DE
         if time.monotonic() > give_up:
             pytest.fail(f"not within {timeout_s} s: {what}")
         time.sleep(0.02)
+
+
+def missing(reason: str) -> NoReturn:
+    """Something this machine lacks: skip here, fail where CI is set and everything must run."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}; CI must have it")
+    pytest.skip(reason)
 
 
 class CutProxy:

@@ -1,0 +1,30 @@
+"""Fixtures for what is not Python: Node and the npm packages that tests use."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import missing
+
+NODE_FOLDER = Path(__file__).parents[1] / "node"
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The packages that tests/node/package-lock.json pins, installed once into the checkout."""
+    for command in ("node", "npm"):
+        if shutil.which(command) is None:
+            missing(f"{command} is not installed")
+    installed = NODE_FOLDER / "node_modules"
+    marker = installed / ".package-lock.json"  # npm writes it last
+    lock = NODE_FOLDER / "package-lock.json"
+    if not marker.exists() or marker.stat().st_mtime < lock.stat().st_mtime:
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
+        done = subprocess.run(
+            command, cwd=NODE_FOLDER, capture_output=True, text=True, timeout=100, check=False
+        )
+        if done.returncode:
+            missing(f"npm ci failed, is its registry reachable? {done.stderr[-500:]}")
+    return installed
