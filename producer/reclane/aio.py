@@ -57,7 +57,7 @@ class AsyncHandle:
 class AsyncClient:
     """Enqueues recommendation requests and awaits their answers.
 
-    >>> async with AsyncClient() as client:                     # doctest: +SKIP
+    >>> async with AsyncClient() as client:
     ...     answer = await client.recommend("comfortable running shoes", k=5)
     """
 

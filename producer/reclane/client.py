@@ -62,7 +62,7 @@ class Handle:
 class Client:
     """Enqueues recommendation requests and awaits their answers.
 
-    >>> with Client("redis://localhost:6379/0") as client:      # doctest: +SKIP
+    >>> with Client("redis://localhost:6379/0") as client:
     ...     answer = client.recommend("comfortable running shoes", k=5)
     """
 
