@@ -79,6 +79,15 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def shape(value: Any) -> Any:
+    """Names and JSON types, without the values."""
+    if isinstance(value, dict):
+        return {key: shape(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [shape(part) for part in value]
+    return type(value).__name__
+
+
 class CutProxy:
     """A TCP proxy on the loopback that can lose a reply: the server executes, nobody hears.
 

@@ -1,14 +1,27 @@
-"""Fixtures for what is not Python: Node and the npm packages that tests use."""
+"""Fixtures for other clients than reclane's: a stock Celery application, npm's packages."""
 
+import gc
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from celery import Celery
 
+from reclane.embedded import EmbeddedServer
 from support import missing
 
 NODE_FOLDER = Path(__file__).parents[1] / "node"
+
+
+@pytest.fixture
+def stock(server: EmbeddedServer) -> Iterator[Celery]:
+    """An application of somebody else's, which knows reclane by task name alone."""
+    app = Celery("stock", broker=server.url, backend=server.url, set_as_current=False)
+    yield app
+    gc.collect()  # a result unsubscribes when it is collected; the server must still be there
+    app.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,8 @@
 """The lane as a stock Celery client sees it, and reclane's messages on a stock Celery worker."""
 
-import gc
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,15 +18,6 @@ from support import DEADLINE_S, KEYS, StartWorker, eventually
 
 RECOMMEND = {"queue": names.INTERACTIVE_QUEUE}
 SPACE = {"query": "space film", "k": 3}
-
-
-@pytest.fixture
-def stock(server: EmbeddedServer) -> Iterator[Celery]:
-    """An application of somebody else's, which knows reclane by task name alone."""
-    app = Celery("stock", broker=server.url, backend=server.url, set_as_current=False)
-    yield app
-    gc.collect()  # a result unsubscribes when it is collected; the server must still be there
-    app.close()
 
 
 def send(app: Celery, *args: object, **options: object) -> AsyncResult:

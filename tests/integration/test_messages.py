@@ -20,7 +20,7 @@ from reclane.contract import RecommendRequest
 from reclane.errors import InvalidRequest, WireError
 from reclane.settings import Settings
 from reclane_worker.triage import MAX_MESSAGE_BYTES
-from support import StartWorker, eventually
+from support import StartWorker, eventually, shape
 
 DOCUMENT = (Path(__file__).parents[2] / "producer" / "MESSAGES.md").read_text("utf-8")
 
@@ -112,15 +112,6 @@ def shell(raw: "redis.Redis") -> Iterator[Shell]:
     made = Shell(raw)
     yield made
     made.close()
-
-
-def shape(value: Any) -> Any:
-    """Names and JSON types, without the values."""
-    if isinstance(value, dict):
-        return {key: shape(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [shape(part) for part in value]
-    return type(value).__name__
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

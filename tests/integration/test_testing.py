@@ -1,7 +1,6 @@
 """The stub that users test with behaves as the lane does, and its answers are as valid."""
 
 import asyncio
-import gc
 import json
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from reclane import (
 )
 from reclane.embedded import EmbeddedServer
 from reclane.testing import StubWorker, item
-from support import DEADLINE_S, StartWorker, eventually
+from support import DEADLINE_S, StartWorker, eventually, shape
 
 RECOMMEND = {"queue": names.INTERACTIVE_QUEUE}
 
@@ -38,25 +37,8 @@ def stub(server: EmbeddedServer) -> Iterator[StubWorker]:
         yield running
 
 
-@pytest.fixture
-def stock(server: EmbeddedServer) -> Iterator[Celery]:
-    app = Celery("stock", broker=server.url, backend=server.url, set_as_current=False)
-    yield app
-    gc.collect()  # a result unsubscribes when it is collected; the server must still be there
-    app.close()
-
-
 def ids(answer: Recommendation) -> list[str]:
     return [one.id for one in answer.items]
-
-
-def shape(value: Any) -> Any:
-    """Names and JSON types, without the values."""
-    if isinstance(value, dict):
-        return {key: shape(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [shape(part) for part in value]
-    return type(value).__name__
 
 
 # ---- as valid as the lane's -------------------------------------------------------------------
