@@ -20,6 +20,7 @@ from reclane import (
     AsyncClient,
     BrokerUnavailable,
     InvalidRequest,
+    QueueFull,
     ReclaneError,
     Recommendation,
     RecommendRequest,
@@ -37,6 +38,7 @@ STATUSES: tuple[tuple[type[ReclaneError], int], ...] = (
     (RequestRevoked, 504),  # it expired before a worker reached it
     (RequestFailed, 502),
     (ResultTimeout, 504),
+    (QueueFull, 503),
     (BrokerUnavailable, 503),
 )
 RETRY_AFTER_S = 1  # sent with every 503

@@ -21,8 +21,8 @@ from typing import Any, Final, Self
 
 import redis
 
-from reclane import _exchange, names, wire
-from reclane.client import connect
+from reclane import _scripts, names, wire
+from reclane._connection import connect
 from reclane.contract import (
     Batch,
     Failure,
@@ -50,7 +50,7 @@ Items = Sequence[str | Item]
 Answer = Items | Callable[[RecommendRequest], Items | Recommendation] | None
 
 _POLL_S: Final = 0.1  # how soon the stub notices that it shall end
-_STORE: Final = _exchange.CANCEL  # stores, publishes and notifies unless a terminal result exists
+_ANSWER: Final = _scripts.load("reclane/terminal", "reclane/answer")
 
 
 def item(id: str, title: str | None = None, **fields: Any) -> Item:  # noqa: A002
@@ -155,7 +155,7 @@ class StubWorker:
         """The next message: one that has come due, or the first of the lane's lists."""
         if self._parked and self._parked[0][0] <= time.time():
             return heapq.heappop(self._parked)[1]
-        popped = self._redis.brpop(names.lane_lists(), timeout=_POLL_S)
+        popped = self._redis.brpop(self._settings.keys.lane_lists(), timeout=_POLL_S)
         return popped[1] if popped else None
 
     def _end(self, raw: bytes, now: float) -> None:
@@ -181,7 +181,7 @@ class StubWorker:
                 raise RequestFailed(f"this queue takes {names.RECOMMEND}", "unknown_task")
             request = parse_request(message.request_fields())
         except (InvalidRequest, WireError, RequestFailed) as error:
-            self._store(message.id, _failed(message.id, error, now), message)
+            self._store(message.id, _failed(message.id, error, now, message.digest), message)
             return
         with self._changed:
             answer, silent = self._answer, self._silent
@@ -192,35 +192,37 @@ class StubWorker:
         try:
             result = _recommendation(request, answer, message, now)
         except RequestFailed as error:
-            self._store(message.id, _failed(message.id, error, now), message)
+            self._store(message.id, _failed(message.id, error, now, message.digest), message)
         except Exception as error:
             self._error = self._error or error
             said = RequestFailed(f"the answer function raised {type(error).__name__}", "stub")
-            self._store(message.id, _failed(message.id, said, now), message)
+            self._store(message.id, _failed(message.id, said, now, message.digest), message)
         else:
-            meta = wire.encode_success(message.id, _as_stored(result, request), now)
+            meta = wire.encode_success(message.id, _as_stored(result, request), now, message.digest)
             self._store(message.id, meta, message)
 
     def _is_answered(self, task_id: str) -> bool:
-        stored = self._redis.get(names.result_key(task_id))
+        stored = self._redis.get(self._settings.keys.result(task_id))
         return stored is not None and wire.is_terminal(stored)
 
     def _store(self, task_id: str, meta: bytes, message: wire.Message | None = None) -> None:
         """Make a result visible unless there is one, and tell who asked to be told."""
-        channel = message.reply_to if message else ""
-        channel = channel if names.is_notify_channel(channel) else ""
-        if meta and not (message and message.ignore_result):
-            key, ttl_s = names.result_key(task_id), self._settings.result_ttl_s
-            if self._redis.eval(_STORE, 1, key, meta, ttl_s, channel, task_id):
-                return
-        if channel:
-            self._redis.publish(channel, task_id)
+        keys, channel = self._settings.keys, ""
+        if message and names.is_notify_channel(message.reply_to):
+            channel = keys.channel(message.reply_to)
+        if message and message.ignore_result:
+            meta = b""
+        arguments = keys.result(task_id), meta, self._settings.result_ttl_s, channel, task_id
+        self._redis.eval(_ANSWER, 1, *arguments)
 
 
-def _failed(task_id: str, error: InvalidRequest | WireError | RequestFailed, now: float) -> bytes:
+def _failed(
+    task_id: str, error: InvalidRequest | WireError | RequestFailed, now: float, digest: str = ""
+) -> bytes:
     text = error.message if isinstance(error, RequestFailed) else str(error)
     retry = isinstance(error, RequestFailed) and error.retry
-    return wire.encode_failure(task_id, Failure(code=error.code, message=text, retry=retry), now)
+    failure = Failure(code=error.code, message=text, retry=retry)
+    return wire.encode_failure(task_id, failure, now, digest)
 
 
 def _recommendation(

@@ -18,11 +18,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import redis
 
 import reclane.aio
 import reclane.client
 import reclane.testing
-from reclane import Recommendation
+from reclane import Recommendation, names
 from reclane.embedded import EmbeddedServer, free_port
 from support import DEADLINE_S, StartWorker, eventually
 
@@ -213,6 +214,7 @@ class StartService:
         environment = {
             "RECLANE_REDIS_URL": self._url,
             "RECLANE_ENQUEUE_TIMEOUT_S": "1",
+            "RECLANE_QUEUE_LIMIT": "3",
             "RECOMMEND_TIMEOUT_S": str(timeout_s),
         }
         made = Service(command, folder, environment, self._log)
@@ -294,6 +296,18 @@ def test_an_example_service_searches_by_get(
     assert len(Recommendation.model_validate(reply.content).items) == 2
     for wrong in ("/search?q=running+shoes&k=0", "/search?q=&k=2", "/search?q=shoes&k=many"):
         assert service(wrong).status == 422
+
+
+@pytest.mark.parametrize("start_service", ["fastapi", "django"], indirect=True)
+def test_an_example_service_turns_callers_away_when_the_queue_is_full(
+    start_service: StartService, raw: "redis.Redis"
+) -> None:
+    """The bound is that of reclane's clients: it does not hold celery-node."""
+    service = start_service()
+    raw.lpush(names.INTERACTIVE_QUEUE, *[b"somebody waits"] * 3)
+    full = service("/recommendations", {"query": "film"})
+    assert (full.status, full.content["code"], full.content["retry"]) == (503, "queue_full", True)
+    assert full.headers["Retry-After"] == "1"
 
 
 FORK = """

@@ -20,7 +20,7 @@ from reclane.contract import RecommendRequest
 from reclane.errors import InvalidRequest, WireError
 from reclane.settings import Settings
 from reclane_worker.triage import MAX_MESSAGE_BYTES
-from support import StartWorker, eventually, shape
+from support import KEYS, StartWorker, eventually, shape
 
 DOCUMENT = (Path(__file__).parents[2] / "producer" / "MESSAGES.md").read_text("utf-8")
 
@@ -83,7 +83,7 @@ class Shell:
 
     def results(self) -> list[str]:
         """What is stored for everything pushed, once all is there."""
-        keys = [names.result_key(task_id) for task_id in self.pushed]
+        keys = [KEYS.result(task_id) for task_id in self.pushed]
         eventually(lambda: self._redis.exists(*keys) == len(keys), "all results are stored")
         return [raw.decode() for raw in self._redis.mget(keys)]
 
@@ -136,7 +136,7 @@ def test_an_example_runs_and_ends_as_shown(
             assert sorted(shell.lines_heard(channel, len(stored))) == sorted(shell.pushed)
         else:
             assert shell.lines_heard(channel, 1) == stored
-    ttl_s = raw.ttl(names.result_key(shell.pushed[0]))
+    ttl_s = raw.ttl(KEYS.result(shell.pushed[0]))
     assert 0 < ttl_s <= Settings.model_fields["result_ttl_s"].default
 
 
@@ -146,7 +146,7 @@ def test_the_examples_show_every_ending_and_every_way_to_hear_of_it() -> None:
     assert set(shown) == wire.READY
     commands = [words(line) for block in fenced(text, "redis") for line in block.splitlines()]
     lists = {command[1] for command in commands if command[0] == "LPUSH"}
-    assert lists <= set(names.lane_lists())
+    assert lists <= set(KEYS.lane_lists())
     assert {names.INTERACTIVE_QUEUE, names.BULK_QUEUE} < lists
     assert any(names.is_notify_channel(c[1]) for c in commands if c[0] == "SUBSCRIBE")
 
@@ -159,7 +159,7 @@ def test_a_cancelled_example_is_dropped_by_a_worker_that_comes_later(
     before = shell.results()
     start_worker()
     eventually(lambda: raw.llen(names.INTERACTIVE_QUEUE) == 0, "the worker takes the message")
-    eventually(lambda: not raw.keys(names.inflight_key("*")), "the message is done")
+    eventually(lambda: not raw.keys(KEYS.inflight("*")), "the message is done")
     assert shell.results() == before
     assert json.loads(before[0])["result"]["exc_message"] == ["cancelled"]
 

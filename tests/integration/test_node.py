@@ -12,7 +12,7 @@ import redis
 
 from reclane import Client, Recommendation, names
 from reclane.embedded import EmbeddedServer
-from support import DEADLINE_S, StartWorker
+from support import DEADLINE_S, KEYS, StartWorker
 
 SPACE = {"query": "想看一部科幻电影", "k": 3, "fields": ["year"]}
 CLIENTS = ("celery_node", "celery_ts")
@@ -110,6 +110,6 @@ def test_a_request_of_node_for_later_is_answered_later(
     before = datetime.now(UTC)
     (later,) = answers("celery_ts", node("celery_ts", {"args": [SPACE], "eta_in_ms": 1_500}))
     assert len(later.items) == 3
-    (stored,) = raw.mget(raw.keys(names.result_key("*")))
+    (stored,) = raw.mget(raw.keys(KEYS.result("*")))
     done = datetime.fromisoformat(json.loads(stored)["date_done"])
     assert done >= before + timedelta(milliseconds=1_500)

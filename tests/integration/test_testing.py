@@ -26,7 +26,7 @@ from reclane import (
 )
 from reclane.embedded import EmbeddedServer
 from reclane.testing import StubWorker, item
-from support import DEADLINE_S, StartWorker, eventually, shape
+from support import DEADLINE_S, KEYS, StartWorker, eventually, shape
 
 RECOMMEND = {"queue": names.INTERACTIVE_QUEUE}
 
@@ -63,7 +63,7 @@ def test_what_the_stub_stores_has_the_shape_of_what_the_lane_stores(
         results = [stock.send_task(names.RECOMMEND, args=[one], **RECOMMEND) for one in ASKED]
         for result in results:
             result.get(timeout=DEADLINE_S, propagate=False)
-        return [json.loads(raw.get(names.result_key(result.id)) or b"") for result in results]
+        return [json.loads(raw.get(KEYS.result(result.id)) or b"") for result in results]
 
     worker = start_worker()
     real = stored()
@@ -251,6 +251,27 @@ def test_a_result_never_changes_once_visible(stub: StubWorker, client: Client) -
     assert len(stub.requests) == 1
 
 
+def test_two_clients_with_one_key_are_both_told(server: EmbeddedServer) -> None:
+    with Client(server.url) as one, Client(server.url) as other:
+        handles = [c.submit("x", idempotency_key="order-8") for c in (one, other)]
+        with StubWorker(server.url) as stub:
+            answers = [handle.result(DEADLINE_S) for handle in handles]
+            assert answers[0] == answers[1]
+            assert len(stub.requests) == 1
+
+
+def test_it_keeps_to_the_key_prefix(
+    server: EmbeddedServer, raw: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECLANE_KEY_PREFIX", "shop:")
+    with StubWorker(server.url), Client(server.url) as client:
+        answer = client.recommend("x", idempotency_key="order-9", timeout=DEADLINE_S)
+        assert ids(answer)[0] == "item-1"
+    keys = raw.keys()
+    assert keys
+    assert all(key.startswith(b"shop:") for key in keys)
+
+
 def test_a_message_for_later_is_answered_later(
     stub: StubWorker, stock: Celery, client: Client
 ) -> None:
@@ -269,7 +290,7 @@ def test_an_ignored_result_is_not_stored(
     result = stock.send_task(names.RECOMMEND, args=[{"query": "y"}], **RECOMMEND)
     assert result.get(timeout=DEADLINE_S)["items"]
     assert [request.query for request in stub.requests] == ["x", "y"]
-    assert raw.keys(names.result_key("*")) == [names.result_key(result.id).encode()]
+    assert raw.keys(KEYS.result("*")) == [KEYS.result(result.id).encode()]
 
 
 def test_what_cannot_be_read_fails_as_with_the_lane(
