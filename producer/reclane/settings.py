@@ -2,6 +2,7 @@
 
 import re
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -36,6 +37,8 @@ class Settings(BaseSettings):
     """How often outstanding ids are read again, in case a notification was lost."""
     result_ttl_s: int = Field(default=300, ge=1, le=86_400 * 7)
     """How long results are kept: 60,000 answers/s of 1.7 KB fill 30 GB in 300 s."""
+    id_file: Path | None = None
+    """Where a worker writes its id and `reclane probe` reads it; one file for each worker."""
 
     @field_validator("redis_url")
     @classmethod

@@ -1,11 +1,14 @@
 """The worker's app with an encoder that misbehaves on marked requests: `celery -A faulty_worker`.
 
 The faults are real: the process raises, exits, sleeps or hangs inside the batch on the device.
+With FAULTY_GATE its model finishes loading only once that file exists.
 """
 
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,6 +34,12 @@ class FaultyEncoder(HashEncoder):
     """`hash:N` with faults triggered by single words of a request."""
 
     broken = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        gate = os.environ.get("FAULTY_GATE")
+        while gate and not Path(gate).exists():
+            time.sleep(0.02)
 
     def tokenise(self, texts: Sequence[str], role: Role) -> list[Tokens]:
         if any(TOKENISE_EXIT in text for text in texts):

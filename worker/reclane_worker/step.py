@@ -12,6 +12,7 @@ from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
 from reclane import names
+from reclane.probe import STARTING, announce, withdraw
 from reclane_worker.ending import EXIT_STUCK, end_process
 from reclane_worker.settings import WorkerSettings
 
@@ -31,6 +32,7 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
 
     def create(self, worker: Any) -> None:
         refuse_unsafe(worker)
+        self._announce(STARTING)  # before the model loads: not the id of who was here before
 
     def start(self, worker: Any) -> None:
         """Load the model, then start taking work; Celery's consumer starts after that."""
@@ -61,6 +63,7 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         )
         # Celery stops its own consumer first, which takes seconds: take no more work meanwhile.
         signals.worker_shutting_down.connect(self._shutting_down)
+        self._announce(worker_id)
         self.loop.start()
         self.keeper.start()
         _log.info("lane %s takes %s", worker_id, ", ".join(names.LANE_QUEUES))
@@ -76,10 +79,21 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         if not loop.drain():
             end_process(EXIT_STUCK, "the drain went past its bound; others take the rest over")
         self.keeper.stop()
+        self._announce(None)
         _log.info("lane drained")
 
     def terminate(self, worker: Any) -> None:
         self.stop(worker)
+
+    def _announce(self, worker_id: str | None) -> None:
+        """Tell `reclane probe` who works here; None: nobody any more."""
+        id_file = WorkerSettings.from_environment().id_file
+        if id_file is None:
+            return
+        if worker_id is None:
+            withdraw(id_file)
+        else:
+            announce(id_file, worker_id)
 
 
 def refuse_unsafe(worker: Any) -> None:

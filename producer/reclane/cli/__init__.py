@@ -37,6 +37,7 @@ _SUMMARIES = {
     "catalog": "Build and inspect item catalogs.",
     "demo": "See it work: queue, worker, model and catalog on this machine.",
     "eval": "Measure recommendation quality on requests with known answers.",
+    "probe": "Ask whether the worker beside you lives or is ready; for health checks.",
     "worker": "Run a worker: Celery with the lane.",
 }
 
