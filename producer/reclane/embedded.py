@@ -89,6 +89,8 @@ class EmbeddedServer:
         try:
             with redis.Redis(port=self.port, socket_timeout=1) as client:
                 return bool(client.ping())
+        except redis.AuthenticationError:
+            return True  # it is up, and wants a password
         except redis.RedisError:
             return False
 
