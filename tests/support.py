@@ -1,17 +1,21 @@
-"""What tests share beside fixtures: deadlines, waiting, and a proxy that cuts replies."""
+"""What tests share beside fixtures: deadlines, waiting, what must hold, a proxy."""
 
 import contextlib
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import pytest
+import redis
 
 from reclane import names
+from reclane.client import Handle
 from reclane_worker.local import WorkerProcess
 
 KEYS = names.Keys()
@@ -86,6 +90,55 @@ def shape(value: Any) -> Any:
     if isinstance(value, list):
         return [shape(part) for part in value]
     return type(value).__name__
+
+
+class Published:
+    """Counts, from the outside, how often each result becomes visible."""
+
+    def __init__(self, raw: "redis.Redis") -> None:
+        self.counts: Counter[str] = Counter()
+        self._pubsub = raw.pubsub()
+        self._pubsub.psubscribe(KEYS.result("*"))
+        self._pubsub.get_message(timeout=5)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while not self._stop.is_set():
+            message = self._pubsub.get_message(timeout=0.05)
+            if message and message["type"] == "pmessage":
+                self.counts[message["channel"].decode()] += 1
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(5)
+        self._pubsub.close()
+
+
+@contextmanager
+def watch(raw: "redis.Redis") -> Iterator[Published]:
+    published = Published(raw)
+    try:
+        yield published
+    finally:
+        published.close()
+
+
+def in_flight(raw: "redis.Redis") -> int:
+    return sum(raw.hlen(key) for key in raw.scan_iter(KEYS.inflight("*")))
+
+
+def assert_each_once(published: Published, handles: list[Handle]) -> None:
+    expected = {KEYS.result(handle.id) for handle in handles}
+    eventually(lambda: expected <= set(published.counts), "every result is published")
+    assert {published.counts[key] for key in expected} == {1}
+
+
+def assert_nothing_left(raw: "redis.Redis") -> None:
+    eventually(lambda: in_flight(raw) == 0, "nothing is in flight")
+    assert all(raw.llen(queue) == 0 for queue in KEYS.lane_lists())
+    assert raw.hlen(KEYS.attempts) == 0
 
 
 class CutProxy:

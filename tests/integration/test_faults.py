@@ -2,77 +2,33 @@
 
 import contextlib
 import signal
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import redis
 
 from reclane import Client, ReclaneError, RecommendRequest, RequestFailed, names
-from reclane.client import Handle
 from reclane.embedded import EmbeddedServer
 from reclane.settings import Settings
 from reclane.wire import decode_message, is_pending
 from reclane_worker.ending import EXIT_LANE, EXIT_STUCK
 from reclane_worker.local import WorkerProcess
 from reclane_worker.wait import QueueWatch
-from support import DEADLINE_S, KEYS, CutProxy, StartWorker, eventually
-
-
-class Published:
-    """Counts, from the outside, how often each result becomes visible."""
-
-    def __init__(self, raw: "redis.Redis") -> None:
-        self.counts: Counter[str] = Counter()
-        self._pubsub = raw.pubsub()
-        self._pubsub.psubscribe(KEYS.result("*"))
-        self._pubsub.get_message(timeout=5)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        while not self._stop.is_set():
-            message = self._pubsub.get_message(timeout=0.05)
-            if message and message["type"] == "pmessage":
-                self.counts[message["channel"].decode()] += 1
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join(5)
-        self._pubsub.close()
-
-
-@contextmanager
-def watch(raw: "redis.Redis") -> Iterator[Published]:
-    published = Published(raw)
-    try:
-        yield published
-    finally:
-        published.close()
-
-
-def in_flight(raw: "redis.Redis") -> int:
-    return sum(raw.hlen(key) for key in raw.scan_iter(KEYS.inflight("*")))
+from support import (
+    DEADLINE_S,
+    KEYS,
+    CutProxy,
+    StartWorker,
+    assert_each_once,
+    assert_nothing_left,
+    eventually,
+    in_flight,
+    watch,
+)
 
 
 def on_device(worker: WorkerProcess) -> bool:
     return "slowfault is on the device" in worker.log()
-
-
-def assert_each_once(published: Published, handles: list[Handle]) -> None:
-    expected = {KEYS.result(handle.id) for handle in handles}
-    eventually(lambda: expected <= set(published.counts), "every result is published")
-    assert {published.counts[key] for key in expected} == {1}
-
-
-def assert_nothing_left(raw: "redis.Redis") -> None:
-    eventually(lambda: in_flight(raw) == 0, "nothing is in flight")
-    assert all(raw.llen(queue) == 0 for queue in KEYS.lane_lists())
-    assert raw.hlen(KEYS.attempts) == 0
 
 
 def test_a_worker_killed_in_the_middle_of_a_batch_loses_nothing(
@@ -104,25 +60,6 @@ def test_a_worker_killed_while_idle_loses_nothing(
     for handle in handles:
         assert handle.result(DEADLINE_S).items
     assert_nothing_left(raw)
-
-
-def test_two_workers_share_the_work(
-    client: Client, raw: "redis.Redis", start_worker: StartWorker
-) -> None:
-    limits = {"RECLANE_LEASE_MESSAGES": "8"}
-    start_worker(limits)
-    start_worker(limits)
-    with watch(raw) as published:
-        handles = client.submit_many([f"film {n}" for n in range(2_000)])
-        for handle in handles:
-            assert handle.result(DEADLINE_S).items
-        assert_each_once(published, handles)
-
-    def both_worked() -> bool:
-        stats = [raw.hget(key, "stats") for key in raw.scan_iter(KEYS.worker("*"))]
-        return sum(1 for s in stats if s and b'"requests": 0' not in s) == 2
-
-    eventually(both_worked, "both workers answered some")
 
 
 def test_a_worker_frozen_past_its_lease_neither_overwrites_nor_publishes_twice(
