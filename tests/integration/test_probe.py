@@ -1,18 +1,17 @@
 """`reclane probe` beside real workers: starting, working, frozen, without Redis, drained."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from click.testing import CliRunner
 
 from reclane import Client, ReclaneError
+from reclane.cli import cli
 from reclane.embedded import EmbeddedServer
 from reclane.probe import announce
 from support import DEADLINE_S, KEYS, StartWorker, eventually
@@ -21,31 +20,22 @@ OTHER = "some-host:1:0badcafe"
 
 
 class Probe:
-    """Runs the command as a container would; remembers what it printed."""
+    """Runs the command; remembers what it printed."""
 
     def __init__(self, url: str, id_file: Path) -> None:
-        self._environment = {
-            **os.environ,
-            "RECLANE_REDIS_URL": url,
-            "RECLANE_ID_FILE": str(id_file),
-        }
+        self._environment = {"RECLANE_REDIS_URL": url, "RECLANE_ID_FILE": str(id_file)}
         self.said: dict[str, Any] = {}
         self.line = ""
 
     def __call__(self, kind: str) -> bool:
-        done = subprocess.run(
-            [sys.executable, "-m", "reclane.cli", "probe", kind, "--json"],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-        )
-        assert done.returncode in (0, 1), done.stderr
+        command = ["probe", kind, "--json", "--timeout", "30"]
+        done = CliRunner().invoke(cli, command, env=self._environment)
+        assert done.exit_code in (0, 1), done.output
         assert done.stderr.count("\n") == 1, done.stderr
         self.line = done.stderr
         self.said = json.loads(done.stdout)
-        assert self.said["ok"] == (done.returncode == 0)
-        return done.returncode == 0
+        assert self.said["ok"] == (done.exit_code == 0)
+        return done.exit_code == 0
 
     def both(self) -> tuple[bool, bool]:
         """(live, ready)"""
