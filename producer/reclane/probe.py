@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeVar
 import redis
 
 from reclane import _scripts
-from reclane.client import connect
+from reclane._connection import connect
 from reclane.errors import InvalidSettings
 from reclane.settings import Settings
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 from click.testing import CliRunner
 
-from reclane import Client, ReclaneError
+from reclane import Client, ReclaneError, names
 from reclane.cli import cli
 from reclane.embedded import EmbeddedServer
 from reclane.probe import announce
@@ -22,8 +22,8 @@ OTHER = "some-host:1:0badcafe"
 class Probe:
     """Runs the command; remembers what it printed."""
 
-    def __init__(self, url: str, id_file: Path) -> None:
-        self._environment = {"RECLANE_REDIS_URL": url, "RECLANE_ID_FILE": str(id_file)}
+    def __init__(self, url: str, id_file: Path, **more: str) -> None:
+        self._environment = {"RECLANE_REDIS_URL": url, "RECLANE_ID_FILE": str(id_file), **more}
         self.said: dict[str, Any] = {}
         self.line = ""
 
@@ -119,6 +119,15 @@ def test_a_full_server_still_counts_since_workers_drain_it(
     with pytest.raises(redis.exceptions.OutOfMemoryError):
         raw.set("anything", "more")
     assert Probe(server.url, tmp_path / "id").both() == (True, True)
+
+
+def test_the_lease_is_looked_up_under_the_key_prefix(
+    server: EmbeddedServer, raw: "redis.Redis", tmp_path: Path
+) -> None:
+    raw.zadd(names.Keys("shop:").leases, {OTHER: 2**52})
+    announce(tmp_path / "id", OTHER)
+    assert Probe(server.url, tmp_path / "id").both() == (False, False)
+    assert Probe(server.url, tmp_path / "id", RECLANE_KEY_PREFIX="shop:").both() == (True, True)
 
 
 def test_asking_changes_nothing(server: EmbeddedServer, raw: "redis.Redis", tmp_path: Path) -> None:
