@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 from uuid import uuid4
 
-from reclane import _outgoing, names
-from reclane._outbox import Command, Commands, Outbox
+import redis
+
+from reclane import _outgoing, names, wire
+from reclane._outbox import Command, Commands, Outbox, is_away
 from reclane._outgoing import EnqueueCall, Outgoing
 from reclane._outstanding import Outstanding, SettableFuture, unknown
 from reclane.contract import RecommendRequest
@@ -20,6 +22,7 @@ from reclane.settings import Settings
 
 READ_CHUNK: Final = 500
 TICK_S: Final = 0.2  # an idle client looks for overdue requests so often
+INTERRUPTED: Final = "notifications interrupted (%s); reconnecting until Redis is back"
 CALLS_AT_ONCE: Final = 8  # of up to 1 MB each, in one pipeline
 
 _T = TypeVar("_T")
@@ -62,44 +65,44 @@ class Exchange:
         messages = [
             _outgoing.outgoing(_outgoing.merge(r, {}), self._reply_to, now) for r in requests
         ]
-        submitted = [Submitted(message.id, future()) for message in messages]
-        for message, one in zip(messages, submitted, strict=True):
-            seconds = message.deadline_s
-            deadline = None if seconds is None else started + seconds
-            self.outstanding.add(one.id, one.future, deadline)
-        by_message = {id(m): one.future for m, one in zip(messages, submitted, strict=True)}
-        calls = list(_outgoing.enqueue_calls(messages, self._reply_to, self._settings))
+        waiters = [Waiter(m.id, future(), m, _deadline(m, now, started)) for m in messages]
+        for one in waiters:
+            if not one.message.digest:  # else others may have sent it: once it is confirmed
+                self.outstanding.add(one.id, one.future, one.deadline)
+        calls = list(_outgoing.enqueue_calls(messages, self._reply_to, self._settings, now))
+        by_message = {id(one.message): one for one in waiters}
         try:
             for part in chunks(calls, CALLS_AT_ONCE):
                 replies = yield [call.command for call in part]
-                ready = self._admitted(part, replies, by_message)
-                yield from self.read(ready)
+                keyed = self._admitted(part, replies, by_message)
+                yield from self.read(keyed)
         except BaseException:
-            for one in submitted:
+            for one in waiters:
                 self.outstanding.drop(one.id, one.future)
             raise
-        return submitted
+        return [Submitted(one.id, one.future) for one in waiters]
 
     def _admitted(
         self,
         calls: Sequence[EnqueueCall],
         replies: Sequence[Any],
-        futures: Mapping[int, SettableFuture],
+        waiters: Mapping[int, "Waiter[FutureT]"],
     ) -> list[str]:
-        """Take note of what became of each message; returns ids that have an answer already."""
-        ready: list[str] = []
+        """Take note of what became of each message; returns keyed ids to read now."""
+        keyed: dict[str, None] = {}
         for call, (admitted, states) in zip(calls, replies, strict=True):
             if not admitted:
                 raise QueueFull(states, self._settings.queue_limit)
-            self.outstanding.sent(message.id for message in call.messages)
             for message, state in zip(call.messages, states.decode(), strict=True):
-                if state == _outgoing.READY:
-                    ready.append(message.id)
-                elif state == _outgoing.CONFLICT:
-                    future = futures[id(message)]
-                    self.outstanding.drop(message.id, future)
-                    future.set_exception(_conflict(message))
-        return ready
+                one = waiters[id(message)]
+                if state == _outgoing.CONFLICT:
+                    if not one.future.done():
+                        one.future.set_exception(_conflict(message))
+                elif message.digest:
+                    self.outstanding.add(one.id, one.future, one.deadline)
+                    keyed[one.id] = None
+            self.outstanding.sent(message.id for message in call.messages)
+        return list(keyed)
 
     def attach(self, task_id: str, future: FutureT) -> Conversation[Submitted[FutureT]]:
         """Await a request that was submitted elsewhere, by its id.
@@ -107,28 +110,31 @@ class Exchange:
         Raises:
             UnknownRequest: no such request waits and no answer to it is kept.
         """
+        if not task_id.isascii():
+            raise unknown("of that id")  # ours are; others would not even encode
+        replies = yield [_outgoing.attach_command(task_id, self._reply_to, self._settings)]
+        if replies[0] is None:
+            raise unknown(task_id)
         self.outstanding.add(task_id, future)
-        try:
-            replies = yield [_outgoing.attach_command(task_id, self._reply_to, self._settings)]
-            stored: bytes | None = replies[0]
-            if stored is None and not future.done():  # done: read meanwhile by another waiter
-                raise unknown(task_id)
-        except BaseException:
-            self.outstanding.drop(task_id, future)
-            raise
         self.outstanding.sent([task_id])
-        if stored:
-            self.outstanding.settle([task_id], [stored])
+        stored = replies[0] or None
+        if stored is not None:
+            watched = self.outstanding.watched([task_id])
+            self.outstanding.settle(watched, {task_id: stored})
+        yield from self.read(self.outstanding.wanted([task_id]))
         return Submitted(task_id, future)
 
     def cancel(self, task_id: str) -> Conversation[bool]:
         """Store REVOKED; False when the request does not wait any more."""
-        replies = yield [self._revocation(task_id, "cancelled")]
+        watched = self.outstanding.watched([task_id])
+        meta = wire.encode_revoked(task_id, "cancelled", time.time())
+        replies = yield [self._cancel(task_id, meta)]
+        if replies[0]:  # told here: its key may be asked again before this is read
+            self.outstanding.settle(watched, {task_id: meta})
         return bool(replies[0])
 
-    def _revocation(self, task_id: str, reason: str) -> Command:
-        now = time.time()
-        return _outgoing.cancel_command(task_id, reason, self._reply_to, self._settings, now)
+    def _cancel(self, task_id: str, meta: bytes) -> Command:
+        return _outgoing.cancel_command(task_id, meta, self._reply_to, self._settings)
 
     # ---- reading answers
 
@@ -142,34 +148,61 @@ class Exchange:
         yield from self.read(self.outstanding.wanted(ids))
 
     def tick(self) -> Conversation[None]:
-        """Now and then: end overdue requests, and read all in case word was lost."""
+        """Now and then: read all in case word was lost, and end overdue requests."""
         now = time.monotonic()
-        overdue = self.outstanding.overdue(now, READ_CHUNK)
-        if overdue:
-            try:
-                yield [self._revocation(task_id, "expired") for task_id in overdue]
-            except BaseException:
-                self.outstanding.remind(overdue, now)
-                raise
         if now >= self._reread_at:
             yield from self.read(self.outstanding.ids())
             self._reread_at = time.monotonic() + self._settings.reread_interval_s
+        overdue = self.outstanding.overdue(now, READ_CHUNK)
+        if overdue:
+            yield from self._expire(overdue)
+
+    def _expire(self, ids: Sequence[str]) -> Conversation[None]:
+        try:
+            now = time.time()
+            yield [self._cancel(i, wire.encode_revoked(i, "expired", now)) for i in ids]
+        except redis.RedisError as error:
+            self.outstanding.remind(ids, time.monotonic() + self._settings.reread_interval_s)
+            if is_away(error):
+                raise
+            # Redis refuses writes for now; answers can still be read.
 
     def read(self, ids: Sequence[str]) -> Conversation[None]:
         """Settle those of `ids` that have an answer, and forget what was read before."""
         for part in chunks(ids, READ_CHUNK):
-            replies = yield [*self._forgetting(), ("MGET", *map(self._keys.result, part))]
-            self.outstanding.settle(part, replies[-1])
+            watched = self.outstanding.watched(part)
+            replies = yield from self._forgetting(("MGET", *map(self._keys.result, part)))
+            self.outstanding.settle(watched, dict(zip(part, replies[-1], strict=True)))
 
     def forget(self) -> Conversation[None]:
         """Delete answers that have been read, those of idempotency keys excepted."""
-        commands = self._forgetting()
-        if commands:
-            yield commands
+        yield from self._forgetting()
 
-    def _forgetting(self) -> list[Command]:
+    def _forgetting(self, *others: Command) -> Conversation[list[Any]]:
+        """Delete answers in the same pipeline as other commands."""
         ids = self.outstanding.take_forgettable()
-        return [("UNLINK", *map(self._keys.result, part)) for part in chunks(ids, READ_CHUNK)]
+        commands = [("UNLINK", *map(self._keys.result, part)) for part in chunks(ids, READ_CHUNK)]
+        if not commands and not others:
+            return []
+        try:
+            return (yield [*commands, *others])
+        except BaseException:
+            self.outstanding.keep_forgettable(ids)
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter(Generic[FutureT]):
+    """One caller of a submission; `deadline` is monotonic seconds."""
+
+    id: str
+    future: FutureT
+    message: Outgoing
+    deadline: float | None
+
+
+def _deadline(message: Outgoing, now: float, started: float) -> float | None:
+    return None if message.expires is None else started + message.expires - now
 
 
 def _conflict(message: Outgoing) -> InvalidRequest:

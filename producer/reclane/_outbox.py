@@ -80,8 +80,9 @@ class Outbox:
 
     def put(self, commands: Commands) -> Ticket:
         """Have commands sent with the next flush."""
-        size = sum(len(part) for c in commands for part in c if isinstance(part, bytes))
-        ticket = Ticket(commands, self._clock() + self._timeout_s, size)
+        ready = [tuple(map(_encoded, command)) for command in commands]  # here, if it fails
+        size = sum(len(part) for c in ready for part in c if isinstance(part, bytes))
+        ticket = Ticket(ready, self._clock() + self._timeout_s, size)
         with self._lock:
             self._waiting.append(ticket)
         return ticket
@@ -153,6 +154,10 @@ class Outbox:
             ticket.error.__cause__ = error
             ticket.done = True
         return rest
+
+
+def _encoded(part: str | bytes | int) -> bytes | int:
+    return part.encode() if isinstance(part, str) else part
 
 
 def raise_first(replies: list[Any]) -> list[Any]:

@@ -17,7 +17,9 @@ MAX_CALL_BYTES: Final = 1_000_000
 WAITING_TTL_S: Final = 7 * 86_400
 """How long Redis knows that a request without a deadline waits."""
 
-CANCEL: Final = _scripts.load("reclane/terminal", "reclane/cancel")
+ADMISSION_TTL_S: Final = 60  # longer than any call is repeated
+
+CANCEL: Final = _scripts.load("reclane/terminal", "reclane/cancel", allow_oom=True)
 ATTACH: Final = _scripts.load("reclane/terminal", "reclane/attach")
 
 QUEUED, ATTACHED, READY, CONFLICT = "q", "a", "r", "c"  # states that enqueue.lua returns
@@ -25,13 +27,16 @@ QUEUED, ATTACHED, READY, CONFLICT = "q", "a", "r", "c"  # states that enqueue.lu
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One request, validated and encoded. `digest` is '' without an idempotency key."""
+    """One request, validated and encoded. `digest` is '' without an idempotency key.
+
+    `expires` (seconds since the epoch) is when its caller stops waiting, None: never.
+    """
 
     id: str
     queue: str
     raw: bytes
     digest: str = ""
-    deadline_s: float | None = None
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +71,16 @@ def outgoing(request: RecommendRequest, reply_to: str, now: float) -> Outgoing:
     key = request.idempotency_key
     task_id = str(uuid5(NAMESPACE_URL, f"reclane:{key}")) if key else str(uuid4())
     digest = wire.request_digest(request) if key else ""
+    expires = None if request.deadline_s is None else now + request.deadline_s
     queue = names.INTERACTIVE_QUEUE
+    if key:  # others may join and wait longer: the placeholder says until when it is wanted
+        request = request.model_copy(update={"deadline_s": None})
     raw = wire.encode_request(
         request, task_id=task_id, queue=queue, reply_to=reply_to, now=now, digest=digest
     )
     if len(raw) > MAX_REQUEST_BYTES:
         raise InvalidRequest(f"the request takes {len(raw)} bytes, limit {MAX_REQUEST_BYTES}")
-    return Outgoing(task_id, queue, raw, digest, request.deadline_s)
+    return Outgoing(task_id, queue, raw, digest, expires)
 
 
 def is_keyed(task_id: str) -> bool:
@@ -81,25 +89,31 @@ def is_keyed(task_id: str) -> bool:
 
 
 def enqueue_calls(
-    messages: Iterable[Outgoing], reply_to: str, settings: Settings
+    messages: Iterable[Outgoing], reply_to: str, settings: Settings, now: float
 ) -> Iterator[EnqueueCall]:
     """Group messages into calls bounded in count and bytes, order kept within a queue.
 
     The queue's bound is decided by the first call for all of a queue's messages; the later
-    ones look whether its first message was admitted. That message has a new id if any has.
+    ones look whether it was admitted. `now` is seconds since the epoch.
     """
     by_queue: defaultdict[str, list[Outgoing]] = defaultdict(list)
     for message in messages:
         by_queue[message.queue].append(message)
     for queue, ours in by_queue.items():
-        ours.sort(key=lambda message: message.digest != "")
+        keys = settings.keys
+        lists = [keys.list(queue, step) for step in names.PRIORITY_STEPS]
+        shared = [keys.admission(uuid4().hex), keys.list(queue), *lists]
         left = len(ours)
         for group in _groups(ours):
             left -= len(group)
             coming = left if group[0] is ours[0] else -1
-            yield EnqueueCall(
-                tuple(group), _enqueue(queue, ours[0].id, group, coming, reply_to, settings)
-            )
+            key_names = [*shared, *(keys.result(message.id) for message in group)]
+            command: list[str | bytes | int] = ["EVALSHA", ENQUEUE.sha, len(key_names), *key_names]
+            command += [len(lists), settings.queue_limit, coming]
+            command += [keys.channel(reply_to), ADMISSION_TTL_S]
+            for message in group:
+                command += _enqueued(message, settings, now)
+            yield EnqueueCall(tuple(group), tuple(command))
 
 
 def _groups(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
@@ -115,37 +129,16 @@ def _groups(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
         yield group
 
 
-def _enqueue(
-    queue: str,
-    first_id: str,
-    group: Sequence[Outgoing],
-    coming: int,
-    reply_to: str,
-    settings: Settings,
-) -> Command:
-    keys = settings.keys
-    lists = [keys.list(queue, step) for step in names.PRIORITY_STEPS]
-    key_names = [keys.result(first_id), keys.list(queue), *lists]
-    key_names += [keys.result(message.id) for message in group]
-    arguments: list[str | bytes | int] = [
-        len(lists),
-        settings.queue_limit,
-        coming,
-        keys.channel(reply_to),
-    ]
-    for message in group:
-        ttl_s = WAITING_TTL_S
-        if message.deadline_s is not None:
-            ttl_s = int(message.deadline_s) + 1 + settings.result_ttl_s
-        arguments += (message.raw, ttl_s, message.digest)
-    return ("EVALSHA", ENQUEUE.sha, len(key_names), *key_names, *arguments)
+def _enqueued(message: Outgoing, settings: Settings, now: float) -> tuple[bytes | int | str, ...]:
+    """One message's part of enqueue.lua's arguments."""
+    if message.expires is None:
+        return message.raw, WAITING_TTL_S, message.digest, ""
+    ttl_s = int(message.expires - now) + 1 + settings.result_ttl_s
+    return message.raw, ttl_s, message.digest, f"{message.expires:.3f}" if message.digest else ""
 
 
-def cancel_command(
-    task_id: str, reason: str, reply_to: str, settings: Settings, now: float
-) -> Command:
-    """Store REVOKED for a waiting request. `now` is seconds since the epoch."""
-    meta = wire.encode_revoked(task_id, reason, now)
+def cancel_command(task_id: str, meta: bytes, reply_to: str, settings: Settings) -> Command:
+    """Store a revocation for a waiting request."""
     keys = settings.keys
     channel = keys.channel(reply_to)
     return ("EVAL", CANCEL, 1, keys.result(task_id), meta, settings.result_ttl_s, channel, task_id)

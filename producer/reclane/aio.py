@@ -71,6 +71,8 @@ class AsyncClient:
         self._subscribed = asyncio.Event()
         self._sending = asyncio.Lock()
         self._listener: asyncio.Task[None] | None = None
+        self._waited = False
+        self._interrupted = False  # and said so in the log
 
     async def recommend(
         self,
@@ -112,6 +114,8 @@ class AsyncClient:
         waiting: dict[asyncio.Future[Recommendation], list[AsyncHandle]] = {}
         for handle in handles:
             waiting.setdefault(handle._future, []).append(handle)
+        if not all(future.done() for future in waiting):
+            self._check_usable()
         give_up = None if timeout is None else time.monotonic() + timeout
         pending = set(waiting)
         while pending:
@@ -132,14 +136,17 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Stop listening. Requests already enqueued are still worked on."""
-        self._closed = True
         if os.getpid() != self._pid:
+            self._closed = True
             return  # the loop and its sockets are the parent's
+        if not self._closed:
+            self._check_usable()
+        self._closed = True
+        error = ClientClosed("the client was closed before the answer came")
+        self._exchange.outstanding.fail_all(error)  # first: what follows may be cancelled
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
-        error = ClientClosed("the client was closed before the answer came")
-        self._exchange.outstanding.fail_all(error)
         with suppress(redis.RedisError):
             await self._drive(self._exchange.forget(), self._execute)
         await self._redis.aclose()
@@ -224,10 +231,11 @@ class AsyncClient:
     async def _ensure_listening(self) -> None:
         """Subscribe before the first enqueue; the slow re-read covers what this misses."""
         self._check_usable()
-        if self._listener is None:
+        if self._listener is None or self._listener.done():
             self._loop = asyncio.get_running_loop()
             self._listener = asyncio.create_task(self._listen(), name="reclane-client")
-        if not self._subscribed.is_set():
+        if not self._waited:  # once: while Redis is away the fallback has to do
+            self._waited = True
             try:
                 await asyncio.wait_for(self._subscribed.wait(), self._settings.socket_timeout_s)
             except TimeoutError:
@@ -238,7 +246,9 @@ class AsyncClient:
             try:
                 await self._listen_once()
             except redis.RedisError as error:
-                _log.warning("notifications interrupted (%s); reconnecting", type(error).__name__)
+                if not self._interrupted:
+                    self._interrupted = True
+                    _log.warning(_exchange.INTERRUPTED, type(error).__name__)
                 await asyncio.sleep(0.2)
             except Exception as error:
                 _log.exception("reading answers failed")
@@ -256,6 +266,7 @@ class AsyncClient:
                 elif message:  # subscribed, or again after a broken connection
                     self._exchange.subscribed()
                     self._subscribed.set()
+                    self._interrupted = False
                 else:
                     await self._drive(self._exchange.forget(), self._execute)
                 await self._drive(self._exchange.tick(), self._execute)

@@ -55,7 +55,7 @@ class Handle:
             ) from None
 
     def cancel(self) -> bool:
-        """Revoke the request; False when its answer already exists."""
+        """Revoke the request; False when it is answered. All who share its key lose it."""
         return self._client.cancel(self)
 
 
@@ -76,6 +76,8 @@ class Client:
         self._starting = threading.Lock()
         self._sending = threading.Lock()
         self._listener: threading.Thread | None = None
+        self._waited = False
+        self._interrupted = False  # and said so in the log
 
     def recommend(
         self,
@@ -129,6 +131,8 @@ class Client:
         waiting: dict[Future[Recommendation], list[Handle]] = {}
         for handle in handles:
             waiting.setdefault(handle._future, []).append(handle)
+        if not all(future.done() for future in waiting):
+            self._check_open()
         try:
             for future in futures_as_completed(waiting, timeout):
                 yield from waiting[future]
@@ -228,14 +232,18 @@ class Client:
                     target=self._listen, name="reclane-client", daemon=True
                 )
                 self._listener.start()
-        self._subscribed.wait(self._settings.socket_timeout_s)
+        if not self._waited:  # once: while Redis is away the fallback has to do
+            self._subscribed.wait(self._settings.socket_timeout_s)
+            self._waited = True
 
     def _listen(self) -> None:
         while not self._closed.is_set():
             try:
                 self._listen_once()
             except redis.RedisError as error:
-                _log.warning("notifications interrupted (%s); reconnecting", type(error).__name__)
+                if not self._interrupted:
+                    self._interrupted = True
+                    _log.warning(_exchange.INTERRUPTED, type(error).__name__)
                 self._closed.wait(0.2)
             except Exception as error:
                 _log.exception("reading answers failed")
@@ -253,6 +261,7 @@ class Client:
                 elif message:  # subscribed, or again after a broken connection
                     self._exchange.subscribed()
                     self._subscribed.set()
+                    self._interrupted = False
                 else:
                     self._drive(self._exchange.forget(), self._execute)
                 self._drive(self._exchange.tick(), self._execute)

@@ -82,6 +82,10 @@ class Keys:
         """HASH with a worker's incarnation, last leased batch, started fields and statistics."""
         return f"{self.prefix}reclane:worker:{worker_id}"
 
+    def admission(self, call_id: str) -> str:
+        """Marks a submission of several calls as admitted by its first, for the later ones."""
+        return f"{self.prefix}reclane:admission:{call_id}"
+
     def result(self, task_id: str) -> str:
         """A stored result; also the channel on which it is published, as Celery does."""
         return f"{self.prefix}{_RESULT_PREFIX}{task_id}"

@@ -13,7 +13,7 @@ import socket
 from binascii import Error as BinasciiError
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import lru_cache
 from hashlib import sha1
 from typing import Any, Final
 from uuid import uuid4
@@ -96,15 +96,25 @@ class Meta:
 
 def request_digest(request: RecommendRequest) -> str:
     """Tells two requests with one idempotency key apart; a later deadline is no difference."""
-    unkeyed = request.model_copy(update={"idempotency_key": None, "deadline_s": None})
-    text = unkeyed.model_dump_json(exclude_defaults=True, by_alias=True)
+    fields = request.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+    asked = {k: _plain(v) for k, v in fields.items() if k not in ("idempotency_key", "deadline_s")}
+    text = json.dumps(asked, sort_keys=True)
     return sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Equal numbers written alike: 2000.0 is 2000."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # ---- requests ---------------------------------------------------------------------------------
 
 
-@cache
+@lru_cache(64)
 def _envelope(queue: str, reply_to: str, priority: int, keyed: bool) -> tuple[bytes, ...]:
     """The parts of an envelope between the values that change from message to message."""
     headers = {
@@ -324,9 +334,44 @@ def is_terminal(raw: bytes) -> bool:
         return True
 
 
+def is_revoked(raw: bytes) -> bool:
+    """Whether this is a stored revocation."""
+    try:
+        return decode_result(raw).status == REVOKED
+    except WireError:
+        return False
+
+
 def is_pending(raw: bytes) -> bool:
     """Whether this is the placeholder that a reclane client left for a waiting request."""
     return raw.startswith(_PENDING)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a placeholder says of a request with an idempotency key.
+
+    `digest` of the request it waits for now; `expires` (s since the epoch, None: never) is when
+    the last of its waiters gives up; `notify` are channels to tell beside its own.
+    """
+
+    digest: str = ""
+    expires: float | None = None
+    notify: tuple[str, ...] = ()
+
+
+def decode_pending(raw: bytes) -> Wanted:
+    """Read a placeholder; what cannot be read says nothing."""
+    try:
+        details = _json(raw, "placeholder", None).get("reclane") or {}
+        expires = details.get("expires")
+        return Wanted(
+            digest=str(details.get("digest") or ""),
+            expires=None if expires is None else float(expires),
+            notify=tuple(map(str, details.get("notify") or ())),
+        )
+    except (WireError, AttributeError, TypeError, ValueError):
+        return Wanted()
 
 
 def outcome(meta: Meta) -> Recommendation | ReclaneError:

@@ -20,13 +20,15 @@ from reclane import (
     QueueFull,
     RecommendRequest,
     RequestRevoked,
+    ResultTimeout,
     Settings,
     UnknownRequest,
     names,
 )
 from reclane.embedded import EmbeddedServer
+from reclane.testing import StubWorker
 from reclane.wire import decode_message
-from support import DEADLINE_S, KEYS, StartWorker, eventually
+from support import DEADLINE_S, KEYS, CutProxy, StartWorker, eventually
 
 FOREVER_S = 3_600.0  # a fallback that would come too late to help
 
@@ -72,6 +74,29 @@ def test_a_submission_is_admitted_whole_or_not_at_all(
         assert waiting(raw) == 0
         assert not raw.keys("*task-meta*")
         assert len(client.submit_many(["film"] * 1_199)) == 1_199
+
+
+def test_a_large_submission_is_admitted_beside_a_fast_worker(
+    server: EmbeddedServer, client: Client
+) -> None:
+    """The first answers are read and forgotten before the last call leaves."""
+    with StubWorker(server.url):
+        handles = client.submit_many(["film"] * 9_000)
+        done = list(client.as_completed(handles, DEADLINE_S))
+    assert len(done) == 9_000
+
+
+def test_known_keys_admit_nothing_new(server: EmbeddedServer, raw: "redis.Redis") -> None:
+    with Client(settings=Settings.load(redis_url=server.url, queue_limit=10)) as client:
+        known = RecommendRequest(query="film", idempotency_key="known")
+        client.submit(known)
+        client.submit_many(["film"] * 9)
+        new = [RecommendRequest(query="film", idempotency_key=f"{n}") for n in range(999)]
+        for ask in ([known, *new], [known] * 600 + new):
+            with pytest.raises(QueueFull):
+                client.submit_many(ask)
+        assert waiting(raw) == 10
+        assert not client.submit(known).done(), "joining what waits needs no room"
 
 
 def test_every_priority_counts(server: EmbeddedServer, raw: "redis.Redis") -> None:
@@ -123,6 +148,71 @@ def test_one_key_is_one_computation_and_one_answer_for_everyone(
         assert again.result(DEADLINE_S) == answers[0]
         assert waiting(raw) == 0
     assert 0 < raw.ttl(KEYS.result(handles[0].id)) <= 300, "kept for who asks again"
+
+
+def test_a_conflict_in_one_submission_concerns_nobody_else(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    texts = ["film", "shoes", "shoes", "film"]
+    ask = [RecommendRequest(query=text, idempotency_key="k") for text in texts]
+    handles = client.submit_many(ask)
+    assert waiting(raw) == 1
+    for number in (1, 2):
+        with pytest.raises(InvalidRequest, match="asks something else"):
+            handles[number].result(DEADLINE_S)
+    start_worker()
+    assert handles[0].result(DEADLINE_S) == handles[3].result(DEADLINE_S)
+    assert handles[0].result(0).intent.text == "film"
+
+
+def test_a_cancelled_key_asked_again_at_once_is_computed_anew(client: Client) -> None:
+    """Whatever was read of the cancelled one concerns its own waiter alone."""
+    for _ in range(100):
+        first = client.submit("film", idempotency_key="k")
+        assert first.cancel()
+        second = client.submit("film", idempotency_key="k")
+        with pytest.raises(RequestRevoked):
+            first.result(DEADLINE_S)
+        with pytest.raises(ResultTimeout):
+            second.result(0.01)
+        assert second.cancel()
+
+
+def test_each_waiter_of_a_key_has_a_deadline_of_its_own(
+    server: EmbeddedServer, client: Client, start_worker: StartWorker
+) -> None:
+    hasty = client.submit("film", idempotency_key="k", deadline_s=0.1)
+    patient = client.submit("film", idempotency_key="k")
+    with pytest.raises(RequestRevoked) as raised:
+        hasty.result(DEADLINE_S)
+    assert raised.value.code == "expired"
+    start_worker()
+    assert patient.result(DEADLINE_S).items
+
+
+def test_a_key_that_nobody_wants_any_more_is_not_computed(
+    client: Client, start_worker: StartWorker
+) -> None:
+    late = client.submit("film", idempotency_key="k", deadline_s=0.1)
+    with pytest.raises(RequestRevoked):
+        late.result(DEADLINE_S)
+    worker = start_worker()
+    client.recommend("another", timeout=DEADLINE_S)
+    eventually(lambda: f"{late.id} ended without a run: expired" in worker.log(), "it is dropped")
+
+
+def test_a_key_whose_old_message_still_waits_answers_the_new_request(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    """Cancelled, but its message is in the queue, under the same id."""
+    old = client.submit("film", idempotency_key="k", deadline_s=0.2)
+    assert old.cancel()
+    new = client.submit("shoes", idempotency_key="k")
+    assert waiting(raw) == 2
+    start_worker()
+    assert new.result(DEADLINE_S).intent.text == "shoes"
+    again = client.submit("shoes", idempotency_key="k")
+    assert again.result(DEADLINE_S) == new.result(0)
 
 
 def test_a_key_submitted_by_many_threads_at_once_is_pushed_once(
@@ -201,6 +291,12 @@ def test_an_answer_that_outlived_its_time_is_unknown(
             client.handle(keyed.id)
 
 
+def test_an_id_that_cannot_be_ours_fails_its_own_caller(client: Client) -> None:
+    for odd in ("\ud800", "id-ü", ""):
+        with pytest.raises(UnknownRequest):
+            client.handle(odd)
+
+
 def test_a_server_that_lost_its_data_fails_who_waits(client: Client, raw: "redis.Redis") -> None:
     handles = client.submit_many(["film"] * 3)
     raw.flushall()
@@ -260,6 +356,40 @@ def test_a_deadline_ends_a_request_also_where_no_worker_runs(
     worker = start_worker()
     assert client.recommend("film", timeout=DEADLINE_S).items
     eventually(lambda: f"{late.id} ended without a run" in worker.log(), "the worker drops it")
+
+
+def test_a_full_server_and_an_overdue_request_leave_the_answers_readable(
+    server: EmbeddedServer, raw: "redis.Redis"
+) -> None:
+    settings = Settings.load(redis_url=server.url, reread_interval_s=0.1)
+    with Client(settings=settings) as client:
+        late = client.submit("film", deadline_s=0.1)
+        fine = client.submit("film")
+        raw.config_set("maxmemory", 1)
+        raw.acl_setuser("default", enabled=True, nopass=True, commands=["+@all", "-eval"])
+        with pytest.raises(ResultTimeout):
+            late.result(0.5)
+        raw.config_set("maxmemory", 0)
+        with StubWorker(server.url):
+            raw.acl_setuser("default", enabled=True, commands=["+@all"])
+            assert fine.result(DEADLINE_S).items
+        with pytest.raises(RequestRevoked):
+            late.result(DEADLINE_S)
+
+
+def test_a_cancellation_whose_reply_was_cut_still_says_that_it_cancelled(
+    server: EmbeddedServer,
+) -> None:
+    with (
+        CutProxy(server.port) as proxy,
+        Client(settings=Settings.load(redis_url=proxy.url)) as client,
+    ):
+        handle = client.submit("film")
+        proxy.cut_reply_to(b"TaskRevokedError")
+        assert handle.cancel()
+        assert proxy.cuts == 1
+        with pytest.raises(RequestRevoked):
+            handle.result(DEADLINE_S)
 
 
 def test_a_cancellation_lasts_as_long_as_the_message_may_wait(
@@ -437,6 +567,22 @@ def test_another_event_loop_is_told_to_make_its_own_client(server: EmbeddedServe
         await client.close()
 
     asyncio.run(loops())
+
+
+def test_a_close_that_is_cancelled_leaves_nobody_waiting(server: EmbeddedServer) -> None:
+    async def scenario() -> None:
+        client = AsyncClient(server.url)
+        handle = await client.submit("film")
+        waiter = asyncio.create_task(handle.result())
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(ClientClosed):
+            await asyncio.wait_for(waiter, DEADLINE_S)
+        await client.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_cancelled_task_leaves_the_others_of_its_pipeline_alone(

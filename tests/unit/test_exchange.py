@@ -43,14 +43,14 @@ def send(size: int, number: int, queue: str = "q", digest: str = "") -> Outgoing
 
 
 def calls_for(messages: Iterable[Outgoing]) -> list[EnqueueCall]:
-    return list(_outgoing.enqueue_calls(messages, CHANNEL, Settings()))
+    return list(_outgoing.enqueue_calls(messages, CHANNEL, Settings(), NOW))
 
 
 def payload(call: EnqueueCall) -> tuple[Any, ...]:
-    """The messages among a command's arguments: EVALSHA sha n keys, four arguments, triples."""
+    """The messages in a command: EVALSHA sha n keys, five arguments, four for each message."""
     count = call.command[2]
     assert isinstance(count, int)
-    return call.command[3 + count + 4 :: 3]
+    return call.command[3 + count + 5 :: 4]
 
 
 def coming(call: EnqueueCall) -> object:
@@ -91,13 +91,7 @@ def test_queues_are_kept_apart_and_each_in_order() -> None:
 def test_the_first_call_decides_for_all_and_the_others_look_whether_it_was_admitted() -> None:
     calls = calls_for(send(10, n) for n in range(1_200))
     assert [coming(call) for call in calls] == [700, -1, -1]
-    assert {call.command[3] for call in calls} == {KEYS.result("0")}
-
-
-def test_a_key_never_decides_where_a_new_id_can() -> None:
-    """A keyed id may be known from before, and would admit what was never admitted."""
-    calls = calls_for([send(10, 0, digest="d"), send(10, 1)])
-    assert calls[0].command[3] == KEYS.result("1")
+    assert len({call.command[3] for call in calls}) == 1
 
 
 def test_a_request_becomes_a_message_for_the_interactive_queue() -> None:
@@ -127,9 +121,10 @@ def test_a_request_larger_than_the_limit_is_refused_before_it_is_sent() -> None:
 
 
 def test_a_cancellation_stores_a_revocation_under_the_result_key() -> None:
-    command = _outgoing.cancel_command("t-1", "cancelled", CHANNEL, Settings(), NOW)
+    exchange = _exchange.Exchange(Settings())
+    (command,) = next(exchange.cancel("t-1"))
     assert command[3] == "celery-task-meta-t-1"
-    assert command[5:] == (300, CHANNEL, "t-1")
+    assert command[5:] == (300, exchange.channel, "t-1")
     assert isinstance(command[4], bytes)
     found = wire.outcome(wire.decode_result(command[4]))
     assert isinstance(found, RequestRevoked)
@@ -147,6 +142,8 @@ def test_a_digest_tells_requests_apart_but_not_deadlines() -> None:
     one = wire.request_digest(RecommendRequest(query="a", idempotency_key="k"))
     later = RecommendRequest(query="a", idempotency_key="k", deadline_s=5)
     assert wire.request_digest(later) == one
+    ways = ({"y": 2000, "x": "b"}, {"x": "b", "y": 2000.0})
+    assert len({wire.request_digest(RecommendRequest(query="a", filters=w)) for w in ways}) == 1
     assert wire.request_digest(RecommendRequest(query="b", idempotency_key="k")) != one
 
 
@@ -224,7 +221,7 @@ def test_tickets_go_out_together_and_each_gets_its_own_replies() -> None:
     outbox = Outbox(15.0, server.clock)
     first, second = outbox.put([("A",), ("B",)]), outbox.put([("C",)])
     server.flush(outbox)
-    assert server.asked == [[("A",), ("B",), ("C",)]]
+    assert server.asked == [[(b"A",), (b"B",), (b"C",)]]
     assert (first.take(), second.take()) == ([1, 2], [3])
 
 
@@ -238,13 +235,22 @@ def test_a_flush_is_bounded_in_bytes_and_the_rest_goes_next() -> None:
     assert tickets[2].take() == [3]
 
 
+def test_what_cannot_be_encoded_fails_its_own_caller_before_it_joins_others() -> None:
+    outbox = Outbox(15.0, lambda: 0.0)
+    with pytest.raises(UnicodeEncodeError):
+        outbox.put([("GET", "\ud800")])
+    fine = outbox.put([("A",)])
+    Server([1]).flush(outbox)
+    assert fine.take() == [1]
+
+
 def test_a_withdrawn_ticket_is_not_sent() -> None:
     server = Server([1])
     outbox = Outbox(15.0, server.clock)
     gone, kept = outbox.put([("A",)]), outbox.put([("B",)])
     outbox.withdraw(gone)
     server.flush(outbox)
-    assert server.asked == [[("B",)]]
+    assert server.asked == [[(b"B",)]]
     assert kept.done
 
 
@@ -286,7 +292,7 @@ def test_each_caller_has_a_time_of_its_own() -> None:
     assert early.done
     assert late.done
     assert server.now > 20.0
-    assert ("A",) not in server.asked[-1]
+    assert (b"A",) not in server.asked[-1]
 
 
 def test_a_loading_server_among_the_replies_is_away_too() -> None:
@@ -347,9 +353,14 @@ def waiting(*ids: str) -> tuple[Outstanding, list[Future[Recommendation]]]:
     return outstanding, futures
 
 
+def settle(outstanding: Outstanding, stored: dict[str, bytes | None]) -> None:
+    """As a read does that began just now."""
+    outstanding.settle(outstanding.watched(stored), stored)
+
+
 def test_an_answer_settles_its_future_and_no_other() -> None:
     outstanding, (a, b) = waiting("a", "b")
-    outstanding.settle(["a", "b"], [success(), None])
+    settle(outstanding, {"a": success(), "b": None})
     assert a.result(0) == Recommendation.model_validate(ANSWER)
     assert not b.done()
     assert outstanding.wanted(["a", "b"]) == ["b"]
@@ -358,7 +369,7 @@ def test_an_answer_settles_its_future_and_no_other() -> None:
 def test_a_failure_settles_its_future_with_the_typed_error() -> None:
     outstanding, (a,) = waiting("a")
     failure = Failure(code="poison", message="died", retry=True)
-    outstanding.settle(["a"], [wire.encode_failure("a", failure, NOW)])
+    settle(outstanding, {"a": wire.encode_failure("a", failure, NOW)})
     error = a.exception(0)
     assert isinstance(error, RequestFailed)
     assert (error.code, error.retry) == ("poison", True)
@@ -366,27 +377,30 @@ def test_a_failure_settles_its_future_with_the_typed_error() -> None:
 
 def test_a_revocation_settles_its_future() -> None:
     outstanding, (a,) = waiting("a")
-    outstanding.settle(["a"], [wire.encode_revoked("a", "expired", NOW)])
+    settle(outstanding, {"a": wire.encode_revoked("a", "expired", NOW)})
     assert isinstance(a.exception(0), RequestRevoked)
 
 
 def test_two_handles_of_one_id_get_the_same_answer() -> None:
     outstanding, (first, second) = waiting("a", "a")
     assert len(outstanding) == 1
-    outstanding.settle(["a"], [success()])
+    settle(outstanding, {"a": success()})
     assert first.result(0) is second.result(0)
 
 
 def test_a_result_that_is_not_ready_stays_outstanding() -> None:
     outstanding, (a,) = waiting("a")
-    outstanding.settle(["a"], [b'{"status": "STARTED", "result": null}'])
+    settle(outstanding, {"a": b'{"status": "STARTED", "result": null}'})
     assert not a.done()
     assert outstanding.wanted(["a"]) == ["a"]
 
 
 def test_an_answer_that_breaks_the_contract_is_a_failure_that_says_upgrade() -> None:
     outstanding, (a,) = waiting("a")
-    outstanding.settle(["a"], [wire.encode_success("a", ANSWER | {"novel": 1}, NOW)])
+    settle(
+        outstanding,
+        {"a": wire.encode_success("a", ANSWER | {"novel": 1}, NOW)},
+    )
     error = a.exception(0)
     assert isinstance(error, RequestFailed)
     assert error.code == "version"
@@ -394,50 +408,58 @@ def test_an_answer_that_breaks_the_contract_is_a_failure_that_says_upgrade() -> 
 
 def test_bytes_that_are_no_result_fail_their_future() -> None:
     outstanding, (a,) = waiting("a")
-    outstanding.settle(["a"], [b"garbage"])
+    settle(outstanding, {"a": b"garbage"})
     assert isinstance(a.exception(0), WireError)
 
 
 def test_an_id_that_nobody_awaits_is_ignored() -> None:
     outstanding, (a,) = waiting("a")
-    outstanding.settle(["x"], [success("x")])
+    settle(outstanding, {"x": success("x")})
     assert outstanding.wanted(["x", "a", "y"]) == ["a"]
     assert not a.done()
 
 
 def test_settling_twice_changes_nothing() -> None:
     outstanding, (a,) = waiting("a")
-    outstanding.settle(["a"], [success()])
-    outstanding.settle(["a"], [wire.encode_revoked("a", "expired", NOW)])
+    settle(outstanding, {"a": success()})
+    settle(outstanding, {"a": wire.encode_revoked("a", "expired", NOW)})
     assert a.exception(0) is None
 
 
 def test_a_cancelled_future_does_not_stop_its_neighbour() -> None:
     outstanding, (a, b) = waiting("a", "b")
     assert a.cancel()
-    outstanding.settle(["a", "b"], [success("a"), success("b")])
+    settle(outstanding, {"a": success("a"), "b": success("b")})
     assert b.done()
     assert len(outstanding) == 0
 
 
-def test_as_many_ids_as_stored_values_are_needed() -> None:
-    outstanding, _ = waiting("a", "b")
-    with pytest.raises(ValueError, match="zip"):
-        outstanding.settle(["a", "b"], [success()])
+def test_a_read_settles_nobody_who_came_after_it_began() -> None:
+    """What it brings may be older than the late waiter's own request under the same key."""
+    keyed = str(uuid5(NAMESPACE_URL, "k"))
+    outstanding, (early,) = waiting(keyed)
+    watched = outstanding.watched([keyed])
+    late: Future[Recommendation] = Future()
+    outstanding.add(keyed, late)
+    outstanding.sent([keyed])
+    outstanding.settle(watched, {keyed: None})
+    assert isinstance(early.exception(0), UnknownRequest)
+    assert not late.done()
+    assert outstanding.ids() == [keyed]
 
 
 def test_a_dropped_id_is_never_settled() -> None:
     outstanding, (a,) = waiting("a")
     outstanding.drop("a", a)
     outstanding.drop("never there", a)
-    outstanding.settle(["a"], [success()])
+    settle(outstanding, {"a": success()})
     assert not a.done()
 
 
 def test_dropping_one_waiter_leaves_another_of_the_same_id() -> None:
     outstanding, (first, second) = waiting("a", "a")
     outstanding.drop("a", second)
-    outstanding.settle(["a"], [success()])
+    settle(outstanding, {"a": success()})
     assert first.done()
     assert not second.done()
 
@@ -453,25 +475,25 @@ def test_closing_fails_all_that_wait() -> None:
 def test_a_waiting_request_stays_outstanding() -> None:
     outstanding, (a,) = waiting("a")
     outstanding.sent(["a"])
-    outstanding.settle(["a"], [b'{"status": "PENDING", "result": null}'])
+    settle(outstanding, {"a": b'{"status": "PENDING", "result": null}'})
     assert not a.done()
 
 
 def test_a_missing_result_means_unknown_only_once_the_id_was_confirmed() -> None:
     outstanding, (a,) = waiting("a")
-    outstanding.settle(["a"], [None])
+    settle(outstanding, {"a": None})
     assert not a.done()
     assert outstanding.ids() == []
     outstanding.sent(["a"])
     assert outstanding.ids() == ["a"]
-    outstanding.settle(["a"], [None])
+    settle(outstanding, {"a": None})
     assert isinstance(a.exception(0), UnknownRequest)
 
 
 def test_an_answer_may_go_once_read_and_confirmed_and_is_named_once() -> None:
     outstanding, _ = waiting("a", "b")
     outstanding.sent(["a"])
-    outstanding.settle(["a", "b"], [success("a"), success("b")])
+    settle(outstanding, {"a": success("a"), "b": success("b")})
     assert outstanding.take_forgettable() == ["a"]
     outstanding.sent(["b"])
     assert outstanding.take_forgettable() == ["b"]
@@ -483,7 +505,10 @@ def test_a_keyed_answer_and_a_revocation_stay() -> None:
     keyed = str(uuid5(NAMESPACE_URL, "k"))
     outstanding, _ = waiting(keyed, "b")
     outstanding.sent([keyed, "b"])
-    outstanding.settle([keyed, "b"], [success(keyed), wire.encode_revoked("b", "cancelled", NOW)])
+    settle(
+        outstanding,
+        {keyed: success(keyed), "b": wire.encode_revoked("b", "cancelled", NOW)},
+    )
     assert outstanding.take_forgettable() == []
 
 
@@ -491,7 +516,7 @@ def test_an_unanswered_id_past_its_deadline_is_overdue_once() -> None:
     outstanding = Outstanding()
     for task_id, deadline in (("late", 10.0), ("answered", 10.0), ("later", 20.0)):
         outstanding.add(task_id, Future[Recommendation](), deadline)
-    outstanding.settle(["answered"], [success("answered")])
+    settle(outstanding, {"answered": success("answered")})
     assert outstanding.overdue(9.9, 10) == []
     assert outstanding.overdue(10.0, 10) == [], "Redis has not confirmed it yet"
     outstanding.sent(["late", "later"])
@@ -500,11 +525,49 @@ def test_an_unanswered_id_past_its_deadline_is_overdue_once() -> None:
     assert outstanding.overdue(99.0, 10) == ["later"]
 
 
-def test_a_keyed_id_is_never_overdue_here() -> None:
-    """Others may await the same computation for longer; the worker expires its message."""
-    outstanding = Outstanding()
-    outstanding.add(str(uuid5(NAMESPACE_URL, "k")), Future[Recommendation](), 10.0)
+def test_an_overdue_waiter_of_a_key_is_told_alone() -> None:
+    """Others may await the same computation for longer; the request itself goes on."""
+    keyed = str(uuid5(NAMESPACE_URL, "k"))
+    outstanding, (patient,) = waiting(keyed)
+    hasty: Future[Recommendation] = Future()
+    outstanding.add(keyed, hasty, 10.0)
     assert outstanding.overdue(99.0, 10) == []
+    error = hasty.exception(0)
+    assert isinstance(error, RequestRevoked)
+    assert error.code == "expired"
+    assert not patient.done()
+
+
+def test_deadlines_of_answered_requests_do_not_pile_up() -> None:
+    outstanding = Outstanding()
+    for number in range(10_000):
+        outstanding.add(str(number), Future[Recommendation](), 3_600.0)
+        settle(outstanding, {str(number): success(str(number))})
+    assert len(outstanding._deadlines) < 2_000
+
+
+def test_what_could_not_be_forgotten_is_named_again() -> None:
+    exchange = _exchange.Exchange(Settings())
+    exchange.outstanding.add("a", Future[Recommendation]())
+    exchange.outstanding.sent(["a"])
+    settle(exchange.outstanding, {"a": success("a")})
+    steps = exchange.forget()
+    first = next(steps)
+    with pytest.raises(redis.ConnectionError):
+        steps.throw(redis.ConnectionError())
+    assert next(exchange.forget()) == first == [("UNLINK", KEYS.result("a"))]
+
+
+def test_a_refused_revocation_does_not_stop_the_reading() -> None:
+    exchange = _exchange.Exchange(Settings())
+    exchange.outstanding.add("a", Future[Recommendation](), 0.0)
+    exchange.outstanding.sent(["a"])
+    steps = exchange.tick()
+    assert next(steps)[0][0] == "MGET", "answers are read first"
+    assert steps.send([[b'{"status": "PENDING", "result": null}']])[0][0] == "EVAL"
+    with pytest.raises(StopIteration):
+        steps.throw(redis.ResponseError("OOM"))
+    assert exchange.outstanding.overdue(float("inf"), 10) == ["a"], "it is tried again"
 
 
 # ---- small helpers

@@ -48,10 +48,13 @@ def entry(raw: bytes, crashes: int = 0, number: int = 0) -> Entry:
     return Entry(f"1:0:{number}", QUEUE, raw, crashes)
 
 
+ANSWER = wire.encode_success("t-1", {}, NOW_MS / 1e3)
+
+
 def sort(*entries: Entry, **known: Any) -> Triage:
     read, bad = module.decode(entries, NOW_MS, 3)
     assert not bad
-    given = {"now_ms": NOW_MS, "answered": (), "revoked": (), "max_attempts": 3}
+    given = {"now_ms": NOW_MS, "stored": {}, "revoked": (), "max_attempts": 3}
     return triage(read, **(given | known))
 
 
@@ -119,7 +122,7 @@ def test_every_message_ends_up_in_exactly_one_place() -> None:
         message(id="g"),
     ]
     entries = [entry(raw, number=number) for number, raw in enumerate(raws)]
-    result = sort(*entries, answered={"f"}, revoked={"g"})
+    result = sort(*entries, stored={"f": ANSWER}, revoked={"g"})
     places = [job.entry for job in result.jobs]
     places += [one.entry for one in result.ended] + [parked for parked, _ in result.parked]
     assert sorted(places, key=lambda e: e.field) == entries
@@ -136,7 +139,7 @@ def test_every_message_ends_up_in_exactly_one_place() -> None:
 
 
 def test_an_answered_message_ends_without_a_second_result() -> None:
-    one = ended(message(), answered={"t-1"})
+    one = ended(message(), stored={"t-1": ANSWER})
     assert one.reason == "answered"
     assert (one.ending.meta, one.ending.dead_letter) == (b"", b"")
     assert (one.ending.channel, one.ending.task_id) == (CHANNEL, "t-1")
@@ -162,8 +165,46 @@ def test_a_message_expires_at_its_very_moment_and_not_before() -> None:
 
 def test_an_answer_comes_before_a_revocation_and_that_before_expiry() -> None:
     raw = message(expires=at(-1))
-    assert ended(raw, answered={"t-1"}, revoked={"t-1"}).reason == "answered"
+    assert ended(raw, stored={"t-1": ANSWER}, revoked={"t-1"}).reason == "answered"
     assert ended(raw, revoked={"t-1"}).reason == "revoked"
+
+
+def keyed(digest: str = "a" * 40, **headers: Any) -> bytes:
+    return message(reclane_digest=digest, **headers)
+
+
+def placeholder(**details: Any) -> bytes:
+    return b'{"status": "PENDING", "result": null, "reclane": %s}' % json.dumps(details).encode()
+
+
+def test_a_waiting_placeholder_changes_nothing() -> None:
+    pending = {"t-1": b'{"status": "PENDING", "result": null}'}
+    assert len(sort(entry(message()), stored=pending).jobs) == 1
+
+
+def test_a_keyed_message_lives_as_long_as_its_placeholder_says() -> None:
+    for expires, jobs in ((NOW_MS / 1e3 - 1, 0), (NOW_MS / 1e3 + 1, 1), (None, 1)):
+        details = {"digest": "a" * 40} | ({"expires": expires} if expires else {})
+        found = sort(entry(keyed(expires=at(-9))), stored={"t-1": placeholder(**details)})
+        assert len(found.jobs) == jobs
+        assert [one.reason for one in found.ended] == ["expired"] * (1 - jobs)
+
+
+def test_a_keyed_message_whose_key_waits_for_another_request_is_dropped_in_silence() -> None:
+    one = ended(keyed(), stored={"t-1": placeholder(digest="b" * 40)})
+    assert (one.reason, one.ending.meta, one.ending.dead_letter) == ("answered", b"", b"")
+
+
+def test_a_stored_revocation_need_not_be_kept_once_its_message_was_dropped() -> None:
+    revoked = wire.encode_revoked("t-1", "cancelled", NOW_MS / 1e3)
+    assert ended(message(), stored={"t-1": revoked}).ending.revoked
+    assert not ended(message(), stored={"t-1": ANSWER}).ending.revoked
+
+
+@pytest.mark.parametrize("odd", ["5", "null", '{"expires": "x"}', '{"notify": 5}', "[1]"])
+def test_an_unreadable_placeholder_says_nothing(odd: str) -> None:
+    raw = b'{"status": "PENDING", "result": null, "reclane": %s}' % odd.encode()
+    assert len(sort(entry(keyed()), stored={"t-1": raw}).jobs) == 1
 
 
 def test_a_message_due_later_is_parked_until_then() -> None:
@@ -269,7 +310,7 @@ def test_a_huge_time_of_sending_does_not_sink_the_lease() -> None:
 @pytest.mark.parametrize(
     ("changes", "known", "crashes"),
     [
-        ({}, {"answered": {"t-1"}}, 0),
+        ({}, {"stored": {"t-1": ANSWER}}, 0),
         ({}, {"revoked": {"t-1"}}, 0),
         ({"expires": at(-1)}, {}, 0),
         ({"task": "other"}, {}, 0),

@@ -77,7 +77,8 @@ class Finishing:
         """
         if not patiently(lambda: self._lane.owns(entry.field)):
             return None
-        if not patiently(lambda: self._lane.terminal([message.id])):
+        kept = patiently(lambda: self._lane.stored([message.id])).get(message.id)
+        if kept is None or not wire.is_terminal(kept):
             try:
                 with self._stopwatch.watch("Celery's side of a message", CELERY_S):
                     self._finisher.finish(message, outcome)
@@ -88,7 +89,10 @@ class Finishing:
             except Exception as error:
                 _log.error("request %s: Celery's side raised %s", message.id, type(error).__name__)
                 return celery_failed(entry, message, error, int(time.time() * 1e3))
-        return Ending(entry.field, message.id, channel=notify_channel(message))
+            if message.digest:
+                patiently(lambda: self._lane.mark(message.id, message.digest))
+        others = wire.decode_pending(kept).notify if kept and wire.is_pending(kept) else ()
+        return Ending(entry.field, message.id, channel=notify_channel(message), others=others)
 
     def _store(self, endings: Sequence[Ending]) -> set[str]:
         return patiently(lambda: self._lane.commit(endings)) if endings else set()

@@ -16,11 +16,12 @@ from typing import Any, Final, TypeVar
 
 import redis
 
-from reclane import _scripts, names, wire
+from reclane import _scripts, names
 from reclane._connection import connect
 from reclane_worker.settings import WorkerSettings
 
 _SHARED: Final = ("reclane/terminal", "reclane_worker/entry")
+_SCRIPTS: Final = (*("lease", "start", "commit", "mark", "give_back", "renew", "recover", "leave"),)
 MAX_DEAD_LETTERS: Final = 10_000
 CRASH_MEMORY_S: Final = 86_400
 LOG_EVERY: Final = 10
@@ -54,19 +55,26 @@ class Leased:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an entry ends: a stored result or none, whom to tell, a dead letter or none."""
+    """How an entry ends: a stored result or none, whom to tell, a dead letter or none.
+
+    `channel` is as the message spells it, `others` as the placeholder does, under the prefix. With
+    `revoked` a revocation that is stored already need not be kept for this message any longer.
+    """
 
     field: str
     task_id: str = ""
     meta: bytes = b""
     channel: str = ""
     dead_letter: bytes = b""
+    others: tuple[str, ...] = ()
+    revoked: bool = False
 
     def arguments(self, keys: names.Keys) -> tuple[str | bytes, ...]:
         """One entry's part of commit.lua's arguments."""
-        key = keys.result(self.task_id) if self.meta else ""
-        channel = keys.channel(self.channel) if self.channel else ""
-        return self.field, key, self.meta, channel, self.task_id, self.dead_letter
+        key = keys.result(self.task_id) if self.meta or self.revoked else ""
+        ours = [keys.channel(self.channel)] if self.channel else []
+        channels = "\n".join([*ours, *self.others])
+        return self.field, key, self.meta, channels, self.task_id, self.dead_letter
 
 
 class Lane:
@@ -83,7 +91,7 @@ class Lane:
             name: self._redis.register_script(
                 _scripts.load(*_SHARED, f"reclane_worker/{name}", allow_oom=True)
             )
-            for name in ("lease", "start", "commit", "give_back", "renew", "recover", "leave")
+            for name in _SCRIPTS
         }
 
     def lease(self, batch_id: int, limit: int) -> Leased:
@@ -110,16 +118,16 @@ class Lane:
         )
         return Leased(reply[0], reply[1], reply[2] if reply[2] >= 0 else None, entries)
 
-    def terminal(self, task_ids: Sequence[str]) -> set[str]:
-        """Those ids that already have a result which must not be overwritten; one read."""
+    def stored(self, task_ids: Sequence[str]) -> dict[str, bytes]:
+        """Placeholders and results of those ids that have any; one read."""
         if not task_ids:
-            return set()
-        stored = self._redis.mget([self._keys.result(i) for i in task_ids])
-        return {
-            task_id
-            for task_id, raw in zip(task_ids, stored, strict=True)
-            if raw is not None and wire.is_terminal(raw)
-        }
+            return {}
+        found = self._redis.mget([self._keys.result(i) for i in task_ids])
+        return {i: raw for i, raw in zip(task_ids, found, strict=True) if raw is not None}
+
+    def mark(self, task_id: str, digest: str) -> None:
+        """Note the digest of a keyed request in a result that Celery has stored."""
+        self._scripts["mark"](keys=[self._keys.result(task_id)], args=[digest])
 
     def start(self, fields: Sequence[str]) -> bool:
         """Record what may be to blame if the process dies; False when the lease was lost."""

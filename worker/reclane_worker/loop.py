@@ -182,12 +182,12 @@ class LaneLoop(threading.Thread):
         with self._stopwatch.watch("reading messages", PREPARE_S):
             read, ended = decode(entries, now_ms, self._settings.max_attempts)
         ids = [message.id for _, message in read]
-        answered = patiently(lambda: self._lane.terminal(ids))
+        stored = patiently(lambda: self._lane.stored(ids))
         with self._stopwatch.watch("checking messages", PREPARE_S):
             checked = triage(
                 read,
                 now_ms=now_ms,
-                answered=answered,
+                stored=stored,
                 revoked=self._revoked,
                 max_attempts=self._settings.max_attempts,
             )

@@ -1,7 +1,7 @@
 """Decides, message by message, what may run. Pure: the clock and what is known are passed in."""
 
 import base64
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -78,26 +78,46 @@ def triage(
     read: Sequence[tuple[Entry, wire.Message]],
     *,
     now_ms: int,
-    answered: Collection[str],
+    stored: Mapping[str, bytes],
     revoked: Collection[str],
     max_attempts: int,
 ) -> Triage:
-    """Sort readable messages. `answered` ids have a terminal result, `revoked` were revoked."""
+    """Sort readable messages. `stored` is what is kept for their ids, `revoked` were revoked."""
     result = Triage()
     for entry, message in read:
         now_s = now_ms / 1000
-        if message.id in answered:
-            ending = Ending(entry.field, message.id, channel=notify_channel(message))
-            result.ended.append(Ended(entry, message, ending, ANSWERED))
+        kept = stored.get(message.id)
+        wanted = _wanted(message, kept)
+        expires = wanted.expires if wanted else message.expires
+        if kept is not None and wire.is_terminal(kept):
+            result.ended.append(_answered(entry, message, kept))
+        elif wanted and wanted.digest != message.digest:
+            result.ended.append(Ended(entry, message, Ending(entry.field, message.id), ANSWERED))
         elif message.id in revoked:
             result.ended.append(_revoked(entry, message, "revoked", now_ms))
-        elif message.expires is not None and message.expires <= now_s:
+        elif expires is not None and expires <= now_s:
             result.ended.append(_revoked(entry, message, "expired", now_ms))
         elif message.eta is not None and message.eta > now_s:
             result.parked.append((entry, int(message.eta * 1000)))
         else:
             _admit(entry, message, now_ms, max_attempts, result)
     return result
+
+
+def _wanted(message: wire.Message, kept: bytes | None) -> wire.Wanted | None:
+    """What the placeholder of an idempotency key says: its request may have changed meanwhile."""
+    if not message.digest or kept is None or not wire.is_pending(kept):
+        return None
+    wanted = wire.decode_pending(kept)
+    return wanted if wanted.digest else None
+
+
+def _answered(entry: Entry, message: wire.Message, kept: bytes) -> Ended:
+    """A repeat, or one that was revoked by storing that: tell who asks, change nothing."""
+    channel = notify_channel(message)
+    revoked = wire.is_revoked(kept)
+    ending = Ending(entry.field, message.id, channel=channel, revoked=revoked)
+    return Ended(entry, message, ending, ANSWERED)
 
 
 def _refuse_unparsed(entry: Entry, max_attempts: int) -> Failure | None:

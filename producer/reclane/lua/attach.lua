@@ -3,5 +3,7 @@
 local stored = redis.call('GET', KEYS[1])
 if not stored then return false end
 if not is_pending(stored) then return stored end
-add_waiter(KEYS[1], stored, ARGV[1])
+local details = details_of(stored)
+add_channel(details, ARGV[1])
+redis.call('SET', KEYS[1], placeholder(details), 'KEEPTTL')
 return ''

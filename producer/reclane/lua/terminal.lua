@@ -1,7 +1,9 @@
 -- What a result key may hold: nothing, a placeholder while the request waits, or a result.
 -- Prepended to scripts that store a result or enqueue. The placeholder is Celery's PENDING, so
--- that stock clients read it as they read nothing; it may name further channels to notify:
---   {"status": "PENDING", "result": null[, "reclane": {"digest": ..., "notify": [...]}]}
+-- that stock clients read it as they read nothing. It may say more:
+--   {"status": "PENDING", "result": null, "reclane": {...}} with
+--   notify: further channels to tell; and for a request with an idempotency key
+--   digest: of the request, expires: until when it is wanted (s since the epoch; none = for ever)
 local PENDING = '{"status": "PENDING", "result": null'
 
 local function is_pending(stored)
@@ -26,28 +28,27 @@ local function is_terminal(stored)
   return meta.status == 'SUCCESS' or meta.status == 'FAILURE' or meta.status == 'REVOKED'
 end
 
--- Store and publish a result unless a terminal one exists; returns false, or the channels
--- that the placeholder names.
+-- Store and publish a result unless a terminal one exists, or its key waits for another request
+-- by now; returns false, or the channels that the placeholder names.
 local function store(key, meta, ttl)
   local stored = redis.call('GET', key)
   if is_terminal(stored) then return false end
+  local details = stored and #stored > #PENDING + 1 and is_pending(stored) and details_of(stored)
+  if details and details.digest then
+    local digest = string.match(meta, '"reclane_digest": "(%x+)"')
+    if digest and digest ~= details.digest then return false end
+  end
   redis.call('SET', key, meta, 'EX', ttl)
   redis.call('PUBLISH', key, meta)
-  if stored and #stored > #PENDING + 1 and is_pending(stored) then
-    return details_of(stored).notify or {}
-  end
-  return {}
+  return details and details.notify or {}
 end
 
 -- Have one more channel told when a waiting request ends; at most 100 are.
-local function add_waiter(key, pending, channel)
-  local details = details_of(pending)
+local function add_channel(details, channel)
   local channels = details.notify or {}
   for _, known in ipairs(channels) do
     if known == channel then return end
   end
-  if #channels == 100 then return end
-  channels[#channels + 1] = channel
+  if #channels < 100 then channels[#channels + 1] = channel end
   details.notify = channels
-  redis.call('SET', key, placeholder(details), 'KEEPTTL')
 end

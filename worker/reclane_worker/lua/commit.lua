@@ -2,7 +2,8 @@
 -- result exists. Then a stalled worker that comes back can neither overwrite nor publish twice.
 -- KEYS in-flight, attempts, dead letters
 -- ARGV result ttl (s), dead letter bound, then per entry:
---   field, result key ('' = none), meta, notify channel ('' = none), task id, dead letter ('' = none)
+--   field, result key ('' = none), meta, notify channels (one a line), task id, dead letter ('' =
+--   none); a key without meta holds a revocation that need not outlive a result any more
 -- Returns the fields that were no longer ours. Repeating it after a lost reply changes nothing.
 local inflight, attempts, dead_letters = KEYS[1], KEYS[2], KEYS[3]
 local ttl, bound = ARGV[1], tonumber(ARGV[2])
@@ -11,7 +12,7 @@ local lost, notify = {}, {}
 
 for i = 3, #ARGV, 6 do
   local field, key, meta = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local channel, id, dead = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
+  local channels, id, dead = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
   local entry = any_crashed and redis.call('HGET', inflight, field)
   if redis.call('HDEL', inflight, field) == 0 then
     lost[#lost + 1] = field
@@ -24,8 +25,13 @@ for i = 3, #ARGV, 6 do
       redis.call('LPUSH', dead_letters, dead)
       redis.call('LTRIM', dead_letters, 0, bound - 1)
     end
-    local others = key ~= '' and store(key, meta, ttl) or {}
-    others[#others + 1] = channel ~= '' and channel or nil
+    local others = {}
+    if key ~= '' and meta == '' then
+      redis.call('EXPIRE', key, ttl, 'LT')
+    elseif key ~= '' then
+      others = store(key, meta, ttl) or {}
+    end
+    for name in string.gmatch(channels, '[^\n]+') do others[#others + 1] = name end
     for _, name in ipairs(others) do
       notify[name] = notify[name] and (notify[name] .. '\n' .. id) or id
     end
