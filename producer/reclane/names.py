@@ -98,6 +98,10 @@ class Keys:
         """The list that holds `queue` at `priority`."""
         return self.prefix + priority_list(queue, priority)
 
+    def lists(self, queue: str) -> tuple[str, ...]:
+        """Every list of a queue, the one served first at the front."""
+        return tuple(self.list(queue, step) for step in PRIORITY_STEPS)
+
     def lane_lists(self) -> tuple[str, ...]:
         """Every list the lane takes from, in the order it takes: queue first, then priority."""
-        return tuple(self.list(q, step) for q in LANE_QUEUES for step in PRIORITY_STEPS)
+        return tuple(key for queue in LANE_QUEUES for key in self.lists(queue))

@@ -20,6 +20,7 @@ PROGRAM: Final = "reclane"
 # The light side's own commands, each imported only when it is used.
 OWN: Final = {
     "completion": "reclane.cli.completion:completion",
+    "queue": "reclane.cli.queue:queue",
     "recommend": "reclane.cli.asking:recommend",
     "submit": "reclane.cli.asking:submit",
     "wait": "reclane.cli.asking:wait",
@@ -69,6 +70,7 @@ _SUMMARIES = {
     "demo": "See it work: queue, worker, model and catalog on this machine.",
     "eval": "Measure recommendation quality on requests with known answers.",
     "probe": "Ask whether the worker beside you lives or is ready; for health checks.",
+    "queue": "See what waits, and purge it.",
     "recommend": "Ask for recommendations and print them.",
     "submit": "Enqueue requests and print their ids.",
     "wait": "Await answers to requests that were submitted before.",
