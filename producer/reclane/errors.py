@@ -11,6 +11,8 @@ ReclaneError
 ├── ClientClosed          the client was used after close(), a fork or in another event loop
 ├── InvalidSettings       a setting is missing or impossible
 ├── WireError             bytes on the queue are not a message we can read
+├── UnknownLetter         no dead letter has this id
+├── NotRequeueable        a dead letter cannot go back as it is
 ├── MissingExtra          the command needs an optional part that is not installed
 ├── ModelUnusable         a model cannot be loaded under the safety rules
 └── CatalogError
@@ -115,6 +117,18 @@ class WireError(ReclaneError):
     def __init__(self, message: str, task_id: str | None = None) -> None:
         super().__init__(message)
         self.task_id = task_id
+
+
+class UnknownLetter(ReclaneError):
+    """No dead letter has this id: it was requeued or dropped, or never was one."""
+
+    code = "unknown_letter"
+
+
+class NotRequeueable(ReclaneError):
+    """A dead letter cannot go back as it is; the message says why."""
+
+    code = "not_requeueable"
 
 
 class MissingExtra(ReclaneError):

@@ -231,6 +231,39 @@ def find_id(raw: bytes) -> str:
     return found[1].decode("utf-8", "replace") if found else ""
 
 
+def rewrite(raw: bytes, now: float, request: RecommendRequest | None = None) -> bytes:
+    """A message to send once more at `now` (seconds since the epoch): without its expiry, and
+    asking `request` where one is given; links, priority and whom to tell stay as they were.
+
+    Raises:
+        WireError: its envelope cannot be read.
+    """
+    envelope = _json(raw, "envelope", None)
+    if not isinstance(envelope, dict) or not isinstance(envelope.get("headers"), dict):
+        raise WireError("the message has no headers")
+    envelope["headers"]["expires"] = None
+    if request is not None:
+        _ask(envelope, request, now)
+    data = to_json(envelope)
+    decode_message(data)
+    return data
+
+
+def _ask(envelope: dict[str, Any], request: RecommendRequest, now: float) -> None:
+    headers, properties = envelope["headers"], envelope.setdefault("properties", {})
+    try:
+        embed = _body(envelope.get("body"), properties, "")[2]
+    except WireError:
+        embed = {}
+    fields = request.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+    headers |= {"task": names.RECOMMEND, "eta": None}
+    if request.deadline_s is not None:
+        headers["expires"] = datetime.fromtimestamp(now + request.deadline_s, UTC).isoformat()
+    properties["body_encoding"] = "base64"
+    envelope["body"] = base64.b64encode(to_json([[fields], {}, embed])).decode()
+    envelope |= {"content-type": JSON_TYPE, "content-encoding": "utf-8"}
+
+
 def _body(
     body: Any, properties: dict[str, Any], task_id: str
 ) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:

@@ -20,6 +20,7 @@ PROGRAM: Final = "reclane"
 # The light side's own commands, each imported only when it is used.
 OWN: Final = {
     "completion": "reclane.cli.completion:completion",
+    "dlq": "reclane.cli.dlq:dlq",
     "queue": "reclane.cli.queue:queue",
     "recommend": "reclane.cli.asking:recommend",
     "submit": "reclane.cli.asking:submit",
@@ -68,6 +69,7 @@ _SUMMARIES = {
     "catalog": "Build and inspect item catalogs.",
     "completion": "Print a script that completes commands in your shell.",
     "demo": "See it work: queue, worker, model and catalog on this machine.",
+    "dlq": "Read, mend, requeue or drop dead letters.",
     "eval": "Measure recommendation quality on requests with known answers.",
     "probe": "Ask whether the worker beside you lives or is ready; for health checks.",
     "queue": "See what waits, and purge it.",
