@@ -118,8 +118,8 @@ class LaneLoop(threading.Thread):
         return not self.is_alive()
 
     def statistics(self) -> str:
-        """Counters as JSON, for whoever watches the worker."""
-        return json.dumps(asdict(self.totals))
+        """Counters and versions as JSON, for whoever watches the worker."""
+        return json.dumps(asdict(self.totals) | self._pipeline.versions())
 
     # ---- the loop
 

@@ -6,10 +6,11 @@ ordinary Celery task all call it.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 
+from reclane import __version__, contract
 from reclane.contract import Failure, RecommendRequest
 from reclane_worker.answering import Answer, batch_shape, build_answer
 from reclane_worker.batching import Limits, plan
@@ -51,6 +52,15 @@ class Pipeline:
             for place, answer in zip(group, self.run(batch), strict=True):
                 answers[ready[place][0]] = answer
         return [answers[i] for i in range(len(requests))]
+
+    def versions(self) -> dict[str, Any]:
+        """What answers: release, contract, model and catalogs, for whoever watches the worker."""
+        return {
+            "version": __version__,
+            "contract": contract.VERSION,
+            "model": self._model,
+            "catalogs": [f"{name}@{one.version}" for name, one in self.catalogs.items()],
+        }
 
     def prepare(
         self, requests: Sequence[RecommendRequest], queued_ms: Sequence[float]

@@ -21,6 +21,7 @@ PROGRAM: Final = "reclane"
 OWN: Final = {
     "completion": "reclane.cli.completion:completion",
     "dlq": "reclane.cli.dlq:dlq",
+    "doctor": "reclane.cli.doctor:doctor",
     "queue": "reclane.cli.queue:queue",
     "recommend": "reclane.cli.asking:recommend",
     "submit": "reclane.cli.asking:submit",
@@ -70,6 +71,7 @@ _SUMMARIES = {
     "completion": "Print a script that completes commands in your shell.",
     "demo": "See it work: queue, worker, model and catalog on this machine.",
     "dlq": "Read, mend, requeue or drop dead letters.",
+    "doctor": "Check Redis, settings, workers and queues, each finding with its fix.",
     "eval": "Measure recommendation quality on requests with known answers.",
     "probe": "Ask whether the worker beside you lives or is ready; for health checks.",
     "queue": "See what waits, and purge it.",
