@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import reclane
+import reclane.cli
 
 HEAVY = (
     *("torch", "transformers", "celery", "kombu", "numpy", "rich", "pyarrow", "reclane_worker"),
@@ -36,7 +37,10 @@ def test_the_blocker_blocks() -> None:
     assert python(BLOCKER + caught) == "blocked: celery"
 
 
-@pytest.mark.parametrize("name", ["reclane", "reclane.cli", "reclane.embedded"])
+COMMANDS = sorted({path.partition(":")[0] for path in reclane.cli.OWN.values()})
+
+
+@pytest.mark.parametrize("name", ["reclane", "reclane.cli", "reclane.embedded", *COMMANDS])
 def test_the_client_imports_without_anything_heavy(name: str) -> None:
     assert python(f"{BLOCKER}\nimport {name}\nprint({name}.__name__)") == name
 

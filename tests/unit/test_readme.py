@@ -19,5 +19,8 @@ def test_every_setting_stands_in_the_table_and_nothing_else_does() -> None:
 
 def test_every_command_named_exists() -> None:
     listed = CliRunner().invoke(cli, ["--help"]).output
-    for command in set(re.findall(r"`?reclane (demo|worker|eval|catalog|probe)\b", README)):
+    named = set(re.findall(r"^    reclane (\w+)|`reclane (\w+)", README, re.MULTILINE))
+    commands = {first or second for first, second in named}
+    assert {"demo", "worker", "recommend", "doctor"} <= commands
+    for command in commands:
         assert re.search(rf"^  {command} ", listed, re.MULTILINE)

@@ -1,5 +1,6 @@
 """Filters on the command line: `year>=2000`, `genre=drama`, `genre=a,b`, `tags~=a,b`. Pure."""
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any, Final
@@ -12,8 +13,8 @@ SYNTAX: Final = (
 _FILTER: Final = re.compile(r"\s*([^<>=!~]*[^<>=!~\s])\s*(>=|<=|!=|~=|==|=|>|<)\s*(.*?)\s*", re.S)
 _VALUES: Final = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^,"]*))\s*(,|$)')
 _BOUNDS: Final = {">=": "gte", ">": "gt", "<=": "lte", "<": "lt"}
-_INTEGER: Final = re.compile(r"[+-]?\d{1,18}")
-_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+_INTEGER: Final = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _BOOLEANS: Final = {"true": True, "false": False}
 
 Scalar = str | int | float | bool
@@ -47,7 +48,8 @@ def parse_value(text: str) -> Scalar:
         return _BOOLEANS[text.lower()]
     if _INTEGER.fullmatch(text):
         return int(text)
-    return float(text) if _NUMBER.fullmatch(text) else text
+    number = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return number if math.isfinite(number) else text
 
 
 def _parse(text: str) -> tuple[str, dict[str, Any]]:
