@@ -5,7 +5,7 @@ runs them on a thread's socket, `AsyncClient` on an event loop; neither decides 
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 from uuid import uuid4
@@ -14,7 +14,7 @@ import redis
 
 from reclane import _outgoing, names, wire
 from reclane._outbox import Command, Commands, Outbox, is_away
-from reclane._outgoing import EnqueueCall, Outgoing
+from reclane._outgoing import Outgoing
 from reclane._outstanding import Outstanding, SettableFuture, unknown
 from reclane.contract import RecommendRequest
 from reclane.errors import InvalidRequest, QueueFull, ReclaneError
@@ -62,47 +62,60 @@ class Exchange:
             QueueFull: too many wait already; nothing was enqueued.
         """
         now, started = time.time(), time.monotonic()
-        messages = [
-            _outgoing.outgoing(_outgoing.merge(r, {}), self._reply_to, now) for r in requests
-        ]
-        waiters = [Waiter(m.id, future(), m, _deadline(m, now, started)) for m in messages]
-        for one in waiters:
-            if not one.message.digest:  # else others may have sent it: once it is confirmed
-                self.outstanding.add(one.id, one.future, one.deadline)
-        calls = list(_outgoing.enqueue_calls(messages, self._reply_to, self._settings, now))
-        by_message = {id(one.message): one for one in waiters}
+        messages = self._messages(requests, self._reply_to, now)
+        submitted = [Submitted(message.id, future()) for message in messages]
+        waiters = list(zip(messages, submitted, strict=True))
+        for message, one in waiters:
+            if not message.digest:  # else others may have sent it: once it is confirmed
+                self.outstanding.add(one.id, one.future, _deadline(message, now, started))
         try:
-            for part in chunks(calls, CALLS_AT_ONCE):
-                replies = yield [call.command for call in part]
-                keyed = self._admitted(part, replies, by_message)
-                yield from self.read(keyed)
+            states = yield from self._push(messages, self._reply_to, now)
+            for (message, one), state in zip(waiters, states, strict=True):
+                if state == _outgoing.CONFLICT:
+                    _fail(one.future, _conflict(message))
+                elif message.digest:
+                    self.outstanding.add(one.id, one.future, _deadline(message, now, started))
+            self.outstanding.sent(message.id for message in messages)
+            keyed = {message.id for message in messages if message.digest}
+            yield from self.read(self.outstanding.wanted(keyed))
         except BaseException:
-            for one in waiters:
+            for one in submitted:
                 self.outstanding.drop(one.id, one.future)
             raise
-        return [Submitted(one.id, one.future) for one in waiters]
+        return submitted
 
-    def _admitted(
-        self,
-        calls: Sequence[EnqueueCall],
-        replies: Sequence[Any],
-        waiters: Mapping[int, "Waiter[FutureT]"],
-    ) -> list[str]:
-        """Take note of what became of each message; returns keyed ids to read now."""
-        keyed: dict[str, None] = {}
-        for call, (admitted, states) in zip(calls, replies, strict=True):
-            if not admitted:
-                raise QueueFull(states, self._settings.queue_limit)
-            for message, state in zip(call.messages, states.decode(), strict=True):
-                one = waiters[id(message)]
-                if state == _outgoing.CONFLICT:
-                    if not one.future.done():
-                        one.future.set_exception(_conflict(message))
-                elif message.digest:
-                    self.outstanding.add(one.id, one.future, one.deadline)
-                    keyed[one.id] = None
-            self.outstanding.sent(message.id for message in call.messages)
-        return list(keyed)
+    def enqueue(self, requests: Iterable[RecommendRequest | str]) -> Conversation[list[str]]:
+        """Enqueue requests that somebody else awaits; raises as `submit`.
+
+        Raises:
+            InvalidRequest: also when a key belongs to another request; the others are enqueued.
+        """
+        now = time.time()
+        messages = self._messages(requests, "", now)
+        states = yield from self._push(messages, "", now)
+        for message, state in zip(messages, states, strict=True):
+            if state == _outgoing.CONFLICT:
+                raise _conflict(message)
+        return [message.id for message in messages]
+
+    def _messages(
+        self, requests: Iterable[RecommendRequest | str], reply_to: str, now: float
+    ) -> list[Outgoing]:
+        return [_outgoing.outgoing(_outgoing.merge(r, {}), reply_to, now) for r in requests]
+
+    def _push(
+        self, messages: Sequence[Outgoing], reply_to: str, now: float
+    ) -> Conversation[list[str]]:
+        """Send messages; what became of each: queued, attached, ready or in conflict."""
+        calls = list(_outgoing.enqueue_calls(messages, reply_to, self._settings, now))
+        found: dict[int, str] = {}
+        for part in chunks(calls, CALLS_AT_ONCE):
+            replies = yield [call.command for call in part]
+            for call, (admitted, states) in zip(part, replies, strict=True):
+                if not admitted:
+                    raise QueueFull(states, self._settings.queue_limit)
+                found.update(zip(map(id, call.messages), states.decode(), strict=True))
+        return [found[id(message)] for message in messages]
 
     def attach(self, task_id: str, future: FutureT) -> Conversation[Submitted[FutureT]]:
         """Await a request that was submitted elsewhere, by its id.
@@ -191,18 +204,13 @@ class Exchange:
             raise
 
 
-@dataclass(frozen=True, slots=True)
-class Waiter(Generic[FutureT]):
-    """One caller of a submission; `deadline` is monotonic seconds."""
-
-    id: str
-    future: FutureT
-    message: Outgoing
-    deadline: float | None
-
-
 def _deadline(message: Outgoing, now: float, started: float) -> float | None:
     return None if message.expires is None else started + message.expires - now
+
+
+def _fail(future: SettableFuture, error: ReclaneError) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def _conflict(message: Outgoing) -> InvalidRequest:

@@ -110,7 +110,7 @@ def enqueue_calls(
             key_names = [*shared, *(keys.result(message.id) for message in group)]
             command: list[str | bytes | int] = ["EVALSHA", ENQUEUE.sha, len(key_names), *key_names]
             command += [len(lists), settings.queue_limit, coming]
-            command += [keys.channel(reply_to), ADMISSION_TTL_S]
+            command += [keys.channel(reply_to) if reply_to else "", ADMISSION_TTL_S]
             for message in group:
                 command += _enqueued(message, settings, now)
             yield EnqueueCall(tuple(group), tuple(command))

@@ -97,6 +97,17 @@ class AsyncClient:
         submitted = await self._talk(self._exchange.submit(requests, self._future))
         return [AsyncHandle(self, one.id, one.future) for one in submitted]
 
+    async def enqueue(self, requests: Iterable[RecommendRequest | str]) -> list[str]:
+        """Enqueue requests that another process awaits, by `handle(id)`; returns their ids.
+
+        Raises:
+            InvalidRequest: one breaks the contract, and nothing was enqueued; or the key of one
+                belongs to another request, and the others are enqueued.
+            QueueFull: too many wait already; nothing was enqueued.
+            BrokerUnavailable: Redis could not be reached, or refuses writes.
+        """
+        return await self._talk(self._exchange.enqueue(requests))
+
     async def handle(self, task_id: str) -> AsyncHandle:
         """Await a request that was submitted elsewhere; as `reclane.client.Client.handle`."""
         await self._ensure_listening()

@@ -108,6 +108,17 @@ class Client:
         submitted = self._talk(self._exchange.submit(requests, Future[Recommendation]))
         return [Handle(self, one.id, one.future) for one in submitted]
 
+    def enqueue(self, requests: Iterable[RecommendRequest | str]) -> list[str]:
+        """Enqueue requests that another process awaits, by `handle(id)`; returns their ids.
+
+        Raises:
+            InvalidRequest: one breaks the contract, and nothing was enqueued; or the key of one
+                belongs to another request, and the others are enqueued.
+            QueueFull: too many wait already; nothing was enqueued.
+            BrokerUnavailable: Redis could not be reached, or refuses writes.
+        """
+        return self._talk(self._exchange.enqueue(requests))
+
     def handle(self, task_id: str) -> Handle:
         """Await a request that was submitted elsewhere by a reclane client, by its id.
 

@@ -272,6 +272,25 @@ def test_an_id_is_awaited_by_another_client_and_wakes_it_at_once(
         assert client.handle(handle.id).result(DEADLINE_S).items
 
 
+def test_what_one_process_enqueues_another_awaits(
+    server: EmbeddedServer, client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    start_worker()
+    client.recommend("a client that listens", timeout=DEADLINE_S)
+    ids = client.enqueue([f"film {n}" for n in range(600)])
+    eventually(
+        lambda: all(b"SUCCESS" in (v or b"") for v in raw.mget([KEYS.result(i) for i in ids])),
+        "all are answered, and none is read here",
+    )
+    with Client(server.url) as other:
+        assert [other.handle(i).result(0).intent.text for i in ids] == [
+            f"film {n}" for n in range(600)
+        ]
+        client.enqueue([RecommendRequest(query="film", idempotency_key="k")])
+        with pytest.raises(InvalidRequest, match="asks something else"):
+            other.enqueue([RecommendRequest(query="shoes", idempotency_key="k")])
+
+
 def test_an_unknown_id_is_told_from_a_waiting_one(client: Client, raw: "redis.Redis") -> None:
     submitted = client.submit("film")
     assert not client.handle(submitted.id).done()
@@ -311,6 +330,8 @@ def test_the_async_client_knows_ids_keys_and_bounds_too(
     async def scenario(ours: AsyncClient) -> None:
         theirs = client.submit("film", idempotency_key="k")
         attached = await ours.handle(theirs.id)
+        (same,) = await ours.enqueue([RecommendRequest(query="film", idempotency_key="k")])
+        assert same == theirs.id
         keyed = await ours.submit("film", idempotency_key="k")
         with pytest.raises(UnknownRequest):
             await ours.handle("00000000-0000-4000-8000-000000000000")

@@ -6,7 +6,6 @@ from typing import IO, Any
 import click
 
 from reclane.cli import exits, options, printing
-from reclane.cli.detached import enqueue
 from reclane.cli.lines import kept, read_requests, unique_ids
 from reclane.client import Client, Handle
 from reclane.contract import parse_request
@@ -61,7 +60,7 @@ def submit(source: IO[bytes] | None, keep: bool, as_json: bool, **given: Any) ->
             raise click.UsageError("with --from, queries and keys stand in the file")
         requests = read_requests(source, common, keep)
     with Client() as client:
-        for task_id in enqueue(client, requests):
+        for task_id in client.enqueue(requests):
             printing.line({"id": task_id}) if as_json else click.echo(task_id)
 
 

@@ -52,7 +52,7 @@ for i = 1, (#ARGV - 5) / 4 do
       state = 'c'
     elseif details then
       state = 'a'
-      add_channel(details, channel)
+      if channel ~= '' then add_channel(details, channel) end
       if not expires or not details.expires or expires > details.expires then
         details.expires = details.expires and expires
       end
