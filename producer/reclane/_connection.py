@@ -35,8 +35,9 @@ def connect_async(settings: Settings) -> "redis.asyncio.Redis":
 
 
 def _options(settings: Settings) -> dict[str, Any]:
+    keepalive = {} if "path" in settings.redis_options() else {"socket_keepalive": True}
     return {
         "socket_timeout": settings.socket_timeout_s,
         "socket_connect_timeout": settings.socket_timeout_s,
-        "socket_keepalive": True,
+        **keepalive,
     }

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import redis
 
 from reclane import _scripts
+from reclane._refusal import refusal
 from reclane.errors import BrokerUnavailable
 
 _T = TypeVar("_T")
@@ -143,7 +144,7 @@ class Outbox:
         self, group: list[Ticket], error: redis.RedisError, pause_s: float
     ) -> list[Ticket]:
         """Give up for those whose time is up, or for all where Redis refuses; the rest stay."""
-        refused = isinstance(error, redis.AuthenticationError) or not is_away(error)
+        refused = refusal(error) is not None or not is_away(error)
         now = self._clock()
         rest = []
         for ticket in group:
@@ -193,11 +194,12 @@ def _deliver(group: Sequence[Ticket], replies: Sequence[Any]) -> None:
 
 
 def _refusal(error: Exception) -> BrokerUnavailable:
-    return BrokerUnavailable(f"Redis refuses: {error}")
+    return BrokerUnavailable(refusal(error) or f"Redis refuses: {error}")
 
 
 def _away(error: Exception) -> BrokerUnavailable:
     return BrokerUnavailable(
         f"Redis cannot be reached ({type(error).__name__}); "
-        "check RECLANE_REDIS_URL and that the server runs"
+        "check RECLANE_REDIS_URL (rediss:// for TLS), that the server runs, and whether it wants a "
+        "client's certificate"
     )

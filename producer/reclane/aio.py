@@ -13,6 +13,7 @@ import redis
 from reclane import _exchange, _outgoing
 from reclane._connection import connect_async
 from reclane._outbox import Commands, Pause, raise_first
+from reclane._refusal import refusal
 from reclane.contract import Recommendation, RecommendRequest
 from reclane.errors import ClientClosed, ResultTimeout
 from reclane.settings import Settings
@@ -68,7 +69,7 @@ class AsyncClient:
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._subscribed = asyncio.Event()
+        self._tried = asyncio.Event()  # subscribed, or failed to
         self._sending = asyncio.Lock()
         self._listener: asyncio.Task[None] | None = None
         self._waited = False
@@ -248,7 +249,7 @@ class AsyncClient:
         if not self._waited:  # once: while Redis is away the fallback has to do
             self._waited = True
             try:
-                await asyncio.wait_for(self._subscribed.wait(), self._settings.socket_timeout_s)
+                await asyncio.wait_for(self._tried.wait(), self._settings.socket_timeout_s)
             except TimeoutError:
                 _log.warning("not subscribed yet; answers are read by the slow fallback")
 
@@ -259,7 +260,8 @@ class AsyncClient:
             except redis.RedisError as error:
                 if not self._interrupted:
                     self._interrupted = True
-                    _log.warning(_exchange.INTERRUPTED, type(error).__name__)
+                    _log.warning(_exchange.INTERRUPTED, refusal(error) or type(error).__name__)
+                self._tried.set()
                 await asyncio.sleep(0.2)
             except Exception as error:
                 _log.exception("reading answers failed")
@@ -276,7 +278,7 @@ class AsyncClient:
                     await self._drive(self._exchange.heard(message["data"]), self._execute)
                 elif message:  # subscribed, or again after a broken connection
                     self._exchange.subscribed()
-                    self._subscribed.set()
+                    self._tried.set()
                     self._interrupted = False
                 else:
                     await self._drive(self._exchange.forget(), self._execute)

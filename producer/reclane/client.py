@@ -15,6 +15,7 @@ import redis
 from reclane import _exchange, _outgoing
 from reclane._connection import connect
 from reclane._outbox import Commands, Pause, raise_first
+from reclane._refusal import refusal
 from reclane.contract import Recommendation, RecommendRequest
 from reclane.errors import ClientClosed, ResultTimeout
 from reclane.settings import Settings
@@ -72,7 +73,7 @@ class Client:
         self._exchange = _exchange.Exchange(self._settings)
         self._pid = os.getpid()
         self._closed = threading.Event()
-        self._subscribed = threading.Event()
+        self._tried = threading.Event()  # subscribed, or failed to
         self._starting = threading.Lock()
         self._sending = threading.Lock()
         self._listener: threading.Thread | None = None
@@ -244,7 +245,7 @@ class Client:
                 )
                 self._listener.start()
         if not self._waited:  # once: while Redis is away the fallback has to do
-            self._subscribed.wait(self._settings.socket_timeout_s)
+            self._tried.wait(self._settings.socket_timeout_s)
             self._waited = True
 
     def _listen(self) -> None:
@@ -254,7 +255,8 @@ class Client:
             except redis.RedisError as error:
                 if not self._interrupted:
                     self._interrupted = True
-                    _log.warning(_exchange.INTERRUPTED, type(error).__name__)
+                    _log.warning(_exchange.INTERRUPTED, refusal(error) or type(error).__name__)
+                self._tried.set()
                 self._closed.wait(0.2)
             except Exception as error:
                 _log.exception("reading answers failed")
@@ -271,7 +273,7 @@ class Client:
                     self._drive(self._exchange.heard(message["data"]), self._execute)
                 elif message:  # subscribed, or again after a broken connection
                     self._exchange.subscribed()
-                    self._subscribed.set()
+                    self._tried.set()
                     self._interrupted = False
                 else:
                     self._drive(self._exchange.forget(), self._execute)

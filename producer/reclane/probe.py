@@ -17,6 +17,7 @@ import redis
 
 from reclane import _scripts
 from reclane._connection import connect
+from reclane._refusal import refusal
 from reclane.errors import InvalidSettings
 from reclane.settings import Settings
 
@@ -119,10 +120,10 @@ def _look(settings: Settings, worker_id: str, timeout_s: float) -> int | Away | 
         return _within(timeout_s, ask)
     except TimeoutError:
         return Away(f"Redis did not answer within {timeout_s:g} s")
-    except redis.ConnectionError as error:
-        return Away(f"Redis cannot be reached: {_first_line(error)}")
     except redis.RedisError as error:
-        return Away(f"Redis refuses: {_first_line(error)}")
+        away = isinstance(error, redis.ConnectionError)
+        what = "Redis cannot be reached" if away else "Redis refuses"
+        return Away(refusal(error) or f"{what}: {_first_line(error)}")
 
 
 def _within(timeout_s: float, call: Callable[[], _T]) -> _T:

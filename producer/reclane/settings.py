@@ -4,6 +4,7 @@ import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,6 +16,13 @@ from reclane.errors import InvalidSettings
 
 _PREFIX = re.compile(r"([\w.:-]{0,63}[:_.-])?", re.ASCII)
 _SCHEMES = ("redis://", "rediss://", "unix://")
+_OPTIONS = {"db", "username", "password"}
+_TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_TLS_OPTIONS = {
+    *_TLS_FILES,
+    *("ssl_ca_path", "ssl_ca_data", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname"),
+    *("ssl_min_version", "ssl_ciphers"),
+}
 
 
 class Settings(BaseSettings):
@@ -47,11 +55,16 @@ class Settings(BaseSettings):
         if not text.startswith(_SCHEMES):
             raise ValueError("must start with redis://, rediss:// or unix://")
         try:
-            port = parse_url(text).get("port", 0)  # type: ignore[no-untyped-call]
+            options = _parse(text)
         except Exception:
-            port = -1
-        if not 0 <= port < 65_536:  # the parser's own message would quote the password
-            raise ValueError("cannot be read; write redis://[user:password@]host:port/database")
+            options = {"port": -1}
+        if not 0 <= options.get("port", 0) < 65_536:
+            # the parser's own message would quote the password
+            raise ValueError(
+                "cannot be read; write redis://[user:password@]host:port/0, "
+                "special characters as %40"
+            )
+        _check_options(text, options)
         return value
 
     @field_validator("key_prefix")
@@ -60,6 +73,17 @@ class Settings(BaseSettings):
         if not _PREFIX.fullmatch(value):  # Celery's result backend adds _ to any other ending
             raise ValueError("write up to 64 letters, digits or : _ . - that end in : _ . or -")
         return value
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.redis_url.get_secret_value().startswith("rediss://")
+
+    def redis_options(self) -> dict[str, Any]:
+        """The URL taken apart as redis-py does: host, port, path, db, password, ssl_..."""
+        options = _parse(self.redis_url.get_secret_value())
+        options.pop("connection_class", None)
+        return options
 
     @cached_property
     def keys(self) -> names.Keys:
@@ -78,3 +102,29 @@ class Settings(BaseSettings):
             return cls(**given)
         except ValidationError as error:
             raise InvalidSettings(f"settings: {explain_validation(error)}") from None
+
+
+def _parse(url: str) -> dict[str, Any]:
+    options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+    return options
+
+
+def _check_options(url: str, options: dict[str, Any]) -> None:
+    """Refuse what would reach only some of the connections, or fail late.
+
+    Raises:
+        ValueError: saying what is allowed; never what was given, which may be part of a password.
+    """
+    parts = urlsplit(url)
+    tls = _TLS_OPTIONS if parts.scheme == "rediss" else set()
+    if set(parse_qs(parts.query)) - _OPTIONS - tls:
+        raise ValueError(
+            "after ? only db, username, password and, with rediss://, ssl_ options are allowed"
+        )
+    if parts.scheme != "unix" and not re.fullmatch(r"/?[0-9]*", parts.path):
+        raise ValueError("after the port comes the number of a database, as in redis://host:6379/1")
+    if options.get("ssl_cert_reqs", "required") not in ("required", "optional", "none"):
+        raise ValueError("ssl_cert_reqs must be required, optional or none")
+    for name in _TLS_FILES:
+        if name in options and not Path(options[name]).is_file():
+            raise ValueError(f"{name} names no file")

@@ -99,6 +99,47 @@ def test_a_scheme_accepted_can_be_connected_to(scheme: str) -> None:
     connect(Settings.load(redis_url=f"{scheme}://h/0"))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "socket_timeout=1",  # Celery would not hear of it
+        "protocol=3",  # the lane's and the clients' own choice
+        "decode_responses=true",
+        "db=1&zqxname=1",  # perhaps a part of a password with a ? in it
+        "ssl_cert_reqs=none",  # not without TLS
+    ],
+)
+def test_an_option_in_the_url_that_not_every_connection_heeds_is_refused(options: str) -> None:
+    message = refusal(redis_url=f"redis://:{PASSWORD}@h:1/0?{options}")
+    assert "only db, username, password" in message
+    assert "zqx" not in message
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("ssl_cert_reqs=CERT_NONE", "required, optional or none"),
+        ("ssl_ca_certs=/no/such/file", "ssl_ca_certs names no file"),
+        ("ssl_certfile=/no/such/file", "ssl_certfile names no file"),
+        ("ssl_keyfile=/", "ssl_keyfile names no file"),
+    ],
+)
+def test_an_option_of_tls_that_cannot_work_is_refused_at_once(options: str, reason: str) -> None:
+    assert reason in refusal(redis_url=f"rediss://:{PASSWORD}@h:1/0?{options}")
+
+
+@pytest.mark.parametrize("path", ["/shop", "/1/2", "/-1", "/१"])
+def test_a_path_that_is_no_database_is_refused(path: str) -> None:
+    assert "number of a database" in refusal(redis_url=f"redis://h:1{path}")
+
+
+def test_a_url_is_taken_apart_with_its_percent_encoding_undone() -> None:
+    options = Settings.load(
+        redis_url="unix://us%40er:p%2Fw%3F@/run/a%20b.sock?db=2"
+    ).redis_options()
+    assert options == {"username": "us@er", "password": "p/w?", "path": "/run/a b.sock", "db": 2}
+
+
 def test_a_scheme_that_redis_py_does_not_know_is_refused() -> None:
     with pytest.raises(InvalidSettings):
         connect(Settings.load(redis_url="redis+socket:///tmp/redis.sock"))

@@ -13,6 +13,7 @@ from celery import Celery
 from reclane import names, wire
 from reclane.contract import parse_request
 from reclane.errors import InvalidRequest, RequestFailed
+from reclane_worker.celery_redis import celery_redis
 from reclane_worker.celery_side import answer_or_raise
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.step import LaneStep
@@ -26,10 +27,8 @@ app = Celery("reclane_worker")
 def configuration() -> dict[str, Any]:
     """Celery's settings, read when first needed. JSON only, one Redis for broker and results."""
     settings = WorkerSettings.from_environment()
-    url = settings.redis_url.get_secret_value()
     return {
-        "broker_url": url,
-        "result_backend": url,
+        **celery_redis(settings),
         "accept_content": ["json"],
         "task_serializer": "json",
         "result_serializer": "json",
@@ -40,15 +39,6 @@ def configuration() -> dict[str, Any]:
         "worker_concurrency": 2,
         "worker_prefetch_multiplier": 1,
         "broker_connection_retry_on_startup": True,
-        "broker_transport_options": {
-            "priority_steps": list(names.PRIORITY_STEPS),
-            "socket_timeout": settings.socket_timeout_s,
-            "socket_keepalive": True,
-            "global_keyprefix": settings.key_prefix,
-        },
-        "result_backend_transport_options": {"global_keyprefix": settings.key_prefix},
-        "redis_socket_timeout": settings.socket_timeout_s,
-        "redis_socket_keepalive": True,
     }
 
 

@@ -18,6 +18,7 @@ import redis
 
 from reclane import _scripts, names
 from reclane._connection import connect
+from reclane._refusal import refusal
 from reclane_worker.settings import WorkerSettings
 
 _SHARED: Final = ("reclane/terminal", "reclane_worker/entry")
@@ -207,7 +208,8 @@ def patiently(call: Callable[[], _T]) -> _T:
             if not is_passing(error):
                 raise
             if attempt % LOG_EVERY == 0:
-                _log.warning("Redis is away (%s); trying again", type(error).__name__)
+                why = refusal(error) or type(error).__name__
+                _log.warning("Redis is away (%s); trying again", why)
             time.sleep(pause_s)
             pause_s = min(1.0, pause_s * 2)
     raise AssertionError("count() does not end")

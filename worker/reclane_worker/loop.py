@@ -18,6 +18,7 @@ from typing import Final
 
 import redis
 
+from reclane._refusal import refusal
 from reclane.contract import Failure, RecommendRequest
 from reclane_worker.answering import Answer, batch_shape
 from reclane_worker.batching import CostLine
@@ -102,7 +103,11 @@ class LaneLoop(threading.Thread):
         except BaseException as error:
             place = "".join(format_tb(error.__traceback__)[-6:])  # the message may hold a request
             _log.error("the lane thread failed with %s\n%s", type(error).__name__, place)
-            end_process(EXIT_LANE, f"the lane thread died of {type(error).__name__}")
+            why = refusal(error)
+            end_process(
+                EXIT_LANE,
+                f"the lane thread died of {type(error).__name__}" + (f": {why}" if why else ""),
+            )
 
     def begin_drain(self) -> None:
         """Take no more work; returns at once."""
