@@ -7,13 +7,18 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test check format venv constraints clean
+.PHONY: demo test test-redis7 check format venv constraints clean
 
 demo: venv
 	$(BIN)/reclane demo
 
 test: venv
 	$(BIN)/python -m pytest
+
+# The tests that lean on the server most, on Debian's Redis 7 (apt-get install redis-server).
+test-redis7: export RECLANE_TEST_SERVER := $(or $(shell command -v redis-server),/usr/bin/redis-server)
+test-redis7: venv
+	$(BIN)/python -m pytest $(addprefix tests/integration/test_,requests.py faults.py celery.py redis_ways.py)
 
 check: venv
 	$(BIN)/ruff check .

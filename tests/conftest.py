@@ -14,7 +14,7 @@ from reclane_worker.demo import FIELDS, ITEMS
 from reclane_worker.encoder import load_encoder
 from reclane_worker.reading import Columns, read_items
 from reclane_worker.settings import WorkerSettings
-from support import StartWorker
+from support import TEST_SERVER, StartWorker
 
 
 def pytest_configure() -> None:
@@ -24,9 +24,12 @@ def pytest_configure() -> None:
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    """A private server that syncs every write, as the lane's promise assumes."""
+    """A private server that syncs every write, as the lane's promise assumes.
+
+    Valkey, or the server that RECLANE_TEST_SERVER names.
+    """
     options = {"appendonly": "yes", "appendfsync": "always"}
-    with EmbeddedServer(options) as running:
+    with EmbeddedServer(options, binary=TEST_SERVER) as running:
         yield running
 
 

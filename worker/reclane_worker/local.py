@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import redis
 
 from reclane import names
+from reclane._connection import connect
 from reclane.errors import ReclaneError
+from reclane.settings import Settings
 
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 30.0
@@ -30,9 +32,10 @@ class WorkerProcess:
         app: str = "reclane_worker",
         arguments: Sequence[str] = (),
     ) -> None:
-        self._url = url
         self.environment = {**os.environ, "RECLANE_REDIS_URL": url, **environment}
-        self._keys = names.Keys(self.environment.get("RECLANE_KEY_PREFIX", ""))
+        self._settings = Settings.load(
+            redis_url=url, key_prefix=self.environment.get("RECLANE_KEY_PREFIX", "")
+        )
         self.command = [sys.executable, "-m", "celery", "-A", app, "worker"]
         self.command += ["-Q", names.TASKS_QUEUE, "-l", "INFO", "-n", f"w{time.time_ns()}@%h"]
         self.command += arguments
@@ -59,7 +62,7 @@ class WorkerProcess:
                 start_new_session=True,  # a Ctrl-C in the terminal is for whoever started it
             )
         give_up = time.monotonic() + START_TIMEOUT_S
-        with redis.Redis.from_url(self._url) as client:
+        with connect(self._settings) as client:
             while not self._leased(client):
                 if self._process.poll() is not None or time.monotonic() > give_up:
                     self.kill()
@@ -99,4 +102,8 @@ class WorkerProcess:
 
     def _leased(self, client: "redis.Redis") -> bool:
         marker = f":{self.pid}:".encode()
-        return any(marker in worker for worker in client.zrange(self._keys.leases, 0, -1))
+        try:
+            leases: Any = client.zrange(self._settings.keys.leases, 0, -1)
+        except redis.RedisError:  # away, or refusing us: then the worker's log says so
+            return False
+        return any(marker in worker for worker in leases)

@@ -13,7 +13,9 @@ from celery.worker import state
 
 from reclane import names
 from reclane.probe import STARTING, announce, withdraw
+from reclane_worker.celery_redis import differing
 from reclane_worker.ending import EXIT_STUCK, end_process
+from reclane_worker.rights import refused
 from reclane_worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -31,7 +33,11 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         return WorkerSettings.from_environment().lane
 
     def create(self, worker: Any) -> None:
-        refuse_unsafe(worker)
+        settings = WorkerSettings.from_environment()
+        refuse_unsafe(worker, settings)
+        reason = refused(settings)
+        if reason:
+            raise ImproperlyConfigured(reason)
         self._announce(STARTING)  # before the model loads: not the id of who was here before
 
     def start(self, worker: Any) -> None:
@@ -96,7 +102,7 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
             announce(id_file, worker_id)
 
 
-def refuse_unsafe(worker: Any) -> None:
+def refuse_unsafe(worker: Any, settings: WorkerSettings) -> None:
     """Refuse what would lose messages or run code from them.
 
     Raises:
@@ -110,11 +116,11 @@ def refuse_unsafe(worker: Any) -> None:
         )
     if set(conf.accept_content) - {"json", "application/json"}:
         raise ImproperlyConfigured("accept_content must be ['json']: other formats can run code")
-    broker, backend = conf.broker_url, conf.result_backend
-    if broker != backend:
+    elsewhere = differing(conf, settings)
+    if elsewhere:
         raise ImproperlyConfigured(
-            "broker_url and result_backend must be the same Redis database: "
-            "set RECLANE_REDIS_URL and leave both alone"
+            f"{', '.join(elsewhere)}: broker and results must be the same Redis database as the "
+            "lane's; set RECLANE_REDIS_URL and RECLANE_KEY_PREFIX and leave these alone"
         )
     consumed = set(worker.app.amqp.queues.consume_from)
     if consumed & set(names.LANE_QUEUES):
