@@ -391,6 +391,27 @@ def test_a_client_without_the_password_is_told_at_once(
     assert "zqwrong" not in caplog.text
 
 
+def test_a_password_is_changed_without_a_pause(open_server: EmbeddedServer) -> None:
+    """A user has both for a while; the name has special characters, too."""
+    name, new = "us:er@é", f"new {SECRET}"
+    before, after = (with_user(open_server.url, name, password) for password in (SECRET, new))
+    admin = redis.Redis.from_url(open_server.socket_url)
+    admin.execute_command("ACL", "SETUSER", name, "on", f">{SECRET}", "~*", "&*", "+@all")
+    with Client(before) as old:
+        old.submit("film")
+        admin.execute_command("ACL", "SETUSER", name, f">{new}")
+        with Client(after) as changed:
+            changed.submit("film")
+            admin.execute_command("ACL", "SETUSER", name, f"<{SECRET}")
+            old.submit("film")  # what is connected stays
+            admin.execute_command("CLIENT", "KILL", "USER", name)
+            changed.submit("film")
+            with pytest.raises(BrokerUnavailable, match="refuses the user or the password"):
+                old.submit("film")
+    assert admin.llen(names.INTERACTIVE_QUEUE) == 4
+    admin.close()
+
+
 def test_a_client_without_the_rights_is_told_which(
     open_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
