@@ -21,9 +21,10 @@ from kombu import pools
 
 from reclane import AsyncClient, BrokerUnavailable, Client, names
 from reclane._connection import connect
+from reclane.contract import Failure
 from reclane.embedded import EmbeddedServer, Tls
 from reclane.settings import Settings
-from reclane.wire import encode_revoked
+from reclane.wire import encode_failure, encode_revoked
 from reclane_worker.ending import EXIT_LANE
 from reclane_worker.lane import Ending, Lane
 from reclane_worker.rights import refused
@@ -227,7 +228,12 @@ def test_the_documented_producers_need_every_right_they_have(open_server: Embedd
 
     def use_web() -> None:
         with Client(settings=web) as client:
+            client.submit_many(["film"] * 600)  # more than one call holds
             client.submit("film").cancel()
+            handle = client.submit("film")
+            failure = encode_failure(handle.id, Failure(code="a", message="b"), time.time())
+            admin.set(web.keys.result(handle.id), failure)  # which is read, and then forgotten
+            eventually(lambda: handle.done() or denied(admin), "the answer is read")
 
     def use_celery() -> None:
         pools.reset()  # kombu shares connections between applications
@@ -246,6 +252,7 @@ def test_the_documented_producers_need_every_right_they_have(open_server: Embedd
         for rule in [rule for rule in rules if rule[0] in "+&~"]:
             kept = [other for other in rules if other != rule]
             admin.execute_command("ACL", "SETUSER", user, "reset", *kept)
+            admin.script_flush()  # else a script is loaded only once
             with suppress(Exception):  # how it fails is not the question here
                 use()
             assert denied(admin), (user, rule)

@@ -13,9 +13,15 @@ from reclane._connection import connect
 from reclane._refusal import RIGHTS, refusal
 from reclane.settings import Settings
 
-# What is used of each key and channel: by the lane's scripts, by Celery's consumer, its backend.
+# What is used of each key and channel: by the lane's scripts, `reclane probe`, Celery's consumer
+# and its backend.
 _ANY: Final = "PING MULTI EXEC UNSUBSCRIBE PUNSUBSCRIBE TIME"
-_SUBCOMMANDS: Final = ("CLIENT\nTRACKING", "SCRIPT\nLOAD", "SCRIPT\nEXISTS")
+# Never shorter than the command allows: a server may read past the end of what it is asked about.
+_WHOLE: Final = (
+    *("CLIENT\nTRACKING\nON", "SCRIPT\nLOAD\n1", "SCRIPT\nEXISTS\n1"),
+    "EVAL\nreturn 1\n0",
+)
+_ONLY_KEYS: Final = ("DEL", "EXISTS", "MGET", "SUBSCRIBE", "WATCH")  # others get two arguments
 _LEASES: Final = "ZADD ZRANGE ZRANGEBYSCORE ZREM ZSCORE"
 _INFLIGHT: Final = "DEL HDEL HEXISTS HGET HGETALL HKEYS HLEN HSET HVALS"
 _WORKER: Final = "DEL HGET HSET"
@@ -45,7 +51,9 @@ def refused(settings: Settings) -> str | None:
             return refusal(error)
     if not missing:
         return None
-    calls = ", ".join(b" ".join(call.split(b"\n")).decode("utf-8", "replace") for call in missing)
+    calls = ", ".join(
+        b" ".join(call.split(b"\n")[:2]).decode("utf-8", "replace") for call in missing
+    )
     return f"Redis forbids its user what a worker needs ({calls}): {RIGHTS}"
 
 
@@ -67,9 +75,10 @@ def _calls(settings: Settings) -> Iterator[str]:
         **{prefix + name: commands for name, commands in _UNACKED.items()},
     }
     yield from _ANY.split()
-    yield from _SUBCOMMANDS
+    yield from _WHOLE
     for key, commands in table.items():
-        yield from (f"{command}\n{key}" for command in commands.split())
+        for command in commands.split():
+            yield f"{command}\n{key}" if command in _ONLY_KEYS else f"{command}\n{key}\n1\n1"
     yield f"BRPOP\n{keys.list(names.TASKS_QUEUE)}\n1"
     database = settings.redis_options().get("db", 0)
     for exchange in ("celery.pidbox", "celeryev/worker.*"):  # Celery's remote control and gossip
