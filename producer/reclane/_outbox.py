@@ -151,7 +151,7 @@ class Outbox:
             if not refused and now + pause_s <= ticket.give_up:
                 rest.append(ticket)
                 continue
-            ticket.error = _refusal(error) if refused else _away(error)
+            ticket.error = unavailable(error)
             ticket.error.__cause__ = error
             ticket.done = True
         return rest
@@ -187,19 +187,18 @@ def _deliver(group: Sequence[Ticket], replies: Sequence[Any]) -> None:
         start += len(ticket.commands)
         for reply in ticket.replies:
             if isinstance(reply, Exception):
-                ticket.error = _refusal(reply)
+                ticket.error = unavailable(reply)
                 ticket.error.__cause__ = reply
                 break
         ticket.done = True
 
 
-def _refusal(error: Exception) -> BrokerUnavailable:
-    return BrokerUnavailable(refusal(error) or f"Redis refuses: {error}")
-
-
-def _away(error: Exception) -> BrokerUnavailable:
-    return BrokerUnavailable(
-        f"Redis cannot be reached ({type(error).__name__}); "
-        "check RECLANE_REDIS_URL (rediss:// for TLS), that the server runs, and whether it wants a "
-        "client's certificate"
-    )
+def unavailable(error: Exception) -> BrokerUnavailable:
+    """What a caller is told of an error of Redis, and what to do about it."""
+    told = refusal(error)
+    if told is None and is_away(error):
+        told = (
+            f"Redis cannot be reached ({type(error).__name__}); check RECLANE_REDIS_URL (rediss:// "
+            "for TLS), that the server runs, and whether it wants a client's certificate"
+        )
+    return BrokerUnavailable(told or f"Redis refuses: {error}")

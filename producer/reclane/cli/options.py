@@ -9,8 +9,8 @@ import click
 import redis
 
 from reclane._connection import connect
+from reclane._outbox import unavailable
 from reclane.cli.filters import SYNTAX, BadFilter, parse_filters
-from reclane.errors import BrokerUnavailable
 from reclane.settings import Settings
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -98,13 +98,8 @@ def server() -> Iterator[tuple[Any, Settings]]:
     try:
         with connection:
             yield connection, settings
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise BrokerUnavailable(
-            f"Redis cannot be reached ({type(error).__name__}); "
-            "check RECLANE_REDIS_URL and that the server runs"
-        ) from error
     except redis.RedisError as error:
-        raise BrokerUnavailable(f"Redis refuses: {error}") from error
+        raise unavailable(error) from error
 
 
 def confirm(question: str, yes: bool) -> None:
