@@ -7,18 +7,21 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
+# Most tests wait for processes: more of them than cores.
+PARALLEL := -n 3 --dist worksteal
+
 .PHONY: demo test test-redis7 check format venv constraints clean
 
 demo: venv
 	$(BIN)/reclane demo
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # The tests that lean on the server most, on Debian's Redis 7 (apt-get install redis-server).
 test-redis7: export RECLANE_TEST_SERVER := $(or $(shell command -v redis-server),/usr/bin/redis-server)
 test-redis7: venv
-	$(BIN)/python -m pytest $(addprefix tests/integration/test_,requests.py faults.py celery.py redis_ways.py)
+	$(BIN)/python -m pytest $(PARALLEL) $(addprefix tests/integration/test_,requests.py faults.py celery.py redis_ways.py)
 
 check: venv
 	$(BIN)/ruff check .

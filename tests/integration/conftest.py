@@ -1,5 +1,6 @@
 """Fixtures for other clients than reclane's: a stock Celery application, npm's packages."""
 
+import fcntl
 import gc
 import shutil
 import subprocess
@@ -33,6 +34,13 @@ def node_modules() -> Path:
     installed = NODE_FOLDER / "node_modules"
     marker = installed / ".package-lock.json"  # npm writes it last
     lock = NODE_FOLDER / "package-lock.json"
+    with (NODE_FOLDER / "package.json").open() as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)  # tests run in several processes
+        _install(marker, lock)
+    return installed
+
+
+def _install(marker: Path, lock: Path) -> None:
     if not marker.exists() or marker.stat().st_mtime < lock.stat().st_mtime:
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
         done = subprocess.run(
@@ -40,4 +48,3 @@ def node_modules() -> Path:
         )
         if done.returncode:
             missing(f"npm ci failed, is its registry reachable? {done.stderr[-500:]}")
-    return installed
