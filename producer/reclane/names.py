@@ -3,6 +3,7 @@
 Task and queue names are a public promise: other services enqueue to them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,6 +103,6 @@ class Keys:
         """Every list of a queue, the one served first at the front."""
         return tuple(self.list(queue, step) for step in PRIORITY_STEPS)
 
-    def lane_lists(self) -> tuple[str, ...]:
-        """Every list the lane takes from, in the order it takes: queue first, then priority."""
-        return tuple(key for queue in LANE_QUEUES for key in self.lists(queue))
+    def lane_lists(self, queues: Sequence[str] = LANE_QUEUES) -> tuple[str, ...]:
+        """The lists of these lane queues in the order it takes: queue first, then priority."""
+        return tuple(key for queue in queues for key in self.lists(queue))

@@ -66,6 +66,11 @@ class Message:
         return bool(self.headers.get("ignore_result"))
 
     @property
+    def parent_id(self) -> str:
+        """The task that sent this one, or ''; Celery stores it beside the result."""
+        return str(self.headers.get("parent_id") or "")
+
+    @property
     def needs_celery(self) -> bool:
         """Whether links, a chain, a group or a chord must go through Celery's own backend."""
         headers, embed = self.headers, self.embed
@@ -322,27 +327,33 @@ def _sent(headers: dict[str, Any]) -> float | None:
 # ---- results ----------------------------------------------------------------------------------
 
 
-def encode_success(task_id: str, result: object, now: float, digest: str = "") -> bytes:
+def encode_success(
+    task_id: str, result: object, now: float, digest: str = "", parent_id: str = ""
+) -> bytes:
     """Celery's SUCCESS meta around a JSON-able result (a dict or a contract model).
 
     `digest` is the message's, so that its idempotency key is not taken for another request.
     """
-    return _meta(task_id, SUCCESS, to_json(result, inf_nan_mode="constants"), now, digest)
+    return _meta(
+        task_id, SUCCESS, to_json(result, inf_nan_mode="constants"), now, digest, parent_id
+    )
 
 
-def encode_failure(task_id: str, failure: Failure, now: float, digest: str = "") -> bytes:
+def encode_failure(
+    task_id: str, failure: Failure, now: float, digest: str = "", parent_id: str = ""
+) -> bytes:
     """Celery's FAILURE meta; a stock client raises RequestFailed (or a class of that name)."""
-    return _meta(task_id, FAILURE, _exception(RequestFailed, failure), now, digest)
+    return _meta(task_id, FAILURE, _exception(RequestFailed, failure), now, digest, parent_id)
 
 
-def encode_revoked(task_id: str, reason: str, now: float) -> bytes:
+def encode_revoked(task_id: str, reason: str, now: float, parent_id: str = "") -> bytes:
     """Celery's REVOKED meta, as mark_as_revoked stores it; reason: revoked, expired, cancelled."""
     value = {
         "exc_type": "TaskRevokedError",
         "exc_message": [reason],
         "exc_module": "celery.exceptions",
     }
-    return _meta(task_id, REVOKED, to_json(value), now)
+    return _meta(task_id, REVOKED, to_json(value), now, "", parent_id)
 
 
 def decode_result(raw: bytes) -> Meta:
@@ -432,15 +443,19 @@ def _exception(kind: type[Exception], failure: Failure) -> bytes:
     )
 
 
-def _meta(task_id: str, status: str, result: bytes, now: float, digest: str = "") -> bytes:
+def _meta(
+    task_id: str, status: str, result: bytes, now: float, digest: str = "", parent_id: str = ""
+) -> bytes:
     done = datetime.fromtimestamp(now, UTC).isoformat().encode()
+    parent = b'"parent_id": %s, ' % _quote(parent_id) if parent_id else b""
     return (
         b'{"status": "%s", "result": %s, "traceback": null, "children": [], '
-        b'"date_done": "%s", "task_id": %s%s}'
+        b'"date_done": "%s", %s"task_id": %s%s}'
     ) % (
         status.encode(),
         result,
         done,
+        parent,
         _quote(task_id),
         b', "reclane_digest": "%s"' % digest.encode() if digest else b"",
     )

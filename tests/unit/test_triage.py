@@ -124,7 +124,7 @@ def test_every_message_ends_up_in_exactly_one_place() -> None:
     entries = [entry(raw, number=number) for number, raw in enumerate(raws)]
     result = sort(*entries, stored={"f": ANSWER}, revoked={"g"})
     places = [job.entry for job in result.jobs]
-    places += [one.entry for one in result.ended] + [parked for parked, _ in result.parked]
+    places += [one.entry for one in result.ended] + [parked.entry for parked in result.parked]
     assert sorted(places, key=lambda e: e.field) == entries
     assert [one.reason for one in result.ended] == [
         "expired",
@@ -163,7 +163,7 @@ def test_a_message_expires_at_its_very_moment_and_not_before() -> None:
     assert len(sort(entry(message(expires=at(0.001)))).jobs) == 1
 
 
-def test_an_answer_comes_before_a_revocation_and_that_before_expiry() -> None:
+def test_a_revocation_comes_before_an_answer_and_that_before_expiry() -> None:
     raw = message(expires=at(-1))
     assert ended(raw, stored={"t-1": ANSWER}, revoked={"t-1"}).reason == "answered"
     assert ended(raw, revoked={"t-1"}).reason == "revoked"
@@ -210,7 +210,7 @@ def test_an_unreadable_placeholder_says_nothing(odd: str) -> None:
 def test_a_message_due_later_is_parked_until_then() -> None:
     one = entry(message(eta=at(90.5)))
     result = sort(one)
-    assert result.parked == [(one, NOW_MS + 90_500)]
+    assert [(p.entry, p.due_ms) for p in result.parked] == [(one, NOW_MS + 90_500)]
     assert (result.jobs, result.ended) == ([], [])
 
 

@@ -12,9 +12,9 @@ from celery import Celery
 
 from reclane import names, wire
 from reclane.contract import parse_request
-from reclane.errors import InvalidRequest, RequestFailed
+from reclane.errors import InvalidRequest, RequestFailed, WireError
 from reclane_worker.celery_redis import celery_redis
-from reclane_worker.celery_side import answer_or_raise
+from reclane_worker.celery_side import answer_or_raise, computed
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.step import LaneStep
 
@@ -54,10 +54,13 @@ def recommend(*args: Any, **fields: Any) -> dict[str, Any]:
     Raises:
         RequestFailed: with the code that the lane would store.
     """
+    ready = computed()
+    if ready is not None:  # the lane ends a linked message here, through Celery
+        return answer_or_raise(ready)
     message = wire.Message("", names.RECOMMEND, list(args), fields, {}, {}, {}, None, None, None)
     try:
         request = parse_request(message.request_fields())
-    except InvalidRequest as error:
+    except (InvalidRequest, WireError) as error:
         raise RequestFailed(str(error), error.code) from None
     return answer_or_raise(local_pipeline().recommend([request])[0])
 

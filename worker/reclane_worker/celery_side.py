@@ -1,21 +1,36 @@
 """What Celery itself must do for some messages: links, chains, groups, chords, signals.
 
 Such a message's answer is computed in its batch like any other. Then Celery's own tracer runs
-a task that only returns that answer, so that callbacks, chord counting, signals and the stored
-result are exactly Celery's.
+the registered task, which only returns that answer, so that callbacks, chord counting, signals,
+their sender and the stored result are exactly Celery's.
 """
 
-from typing import Any
+import logging
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any, Final
 
-from celery import Celery, Task, signals
+from celery import Celery, signals
 from celery.app.task import Context
 from celery.app.trace import build_tracer
+from celery.worker.request import Request
+from kombu.message import Message
 
 from reclane import names, wire
 from reclane.contract import Failure
 from reclane.errors import RequestFailed
 
 Outcome = dict[str, Any] | Failure
+
+_log = logging.getLogger(__name__)
+# A stock client's argsrepr holds request text, and log records and events carry it.
+_HIDDEN: Final = {"argsrepr": "-", "kwargsrepr": "-"}
+_COMPUTED: Final[ContextVar[Outcome | None]] = ContextVar("computed", default=None)
+
+
+def computed() -> Outcome | None:
+    """What the lane has computed already for the task that this thread is tracing, if anything."""
+    return _COMPUTED.get()
 
 
 def answer_or_raise(outcome: Outcome) -> dict[str, Any]:
@@ -29,72 +44,101 @@ def answer_or_raise(outcome: Outcome) -> dict[str, Any]:
     return outcome
 
 
-class _Computed(Task):  # type: ignore[misc]  # celery ships no types
-    """`reclane.recommend` as the tracer sees it: its answer is already there."""
-
-    name = names.RECOMMEND
-    resultrepr_maxsize = 1  # answers stay out of logs
-    outcome: Outcome
-
-    def run(self, *args: object, **kwargs: object) -> dict[str, Any]:
-        return answer_or_raise(self.outcome)
-
-
 class CeleryFinisher:
     """Ends messages through Celery's tracer and backend. For one thread."""
 
-    def __init__(self, app: Celery, hostname: str) -> None:
-        self._app = app
-        self._hostname = hostname
-        self._task = _Computed()
-        self._task.bind(app)
-        self._trace = build_tracer(names.RECOMMEND, self._task, app=app, hostname=hostname)
+    def __init__(self, worker: Any) -> None:
+        self._app: Celery = worker.app
+        self._worker = worker
+        self._task = self._app.tasks[names.RECOMMEND]
+        self._extended = bool(self._app.conf.result_extended)
+        self._trace = build_tracer(
+            names.RECOMMEND, self._task, app=self._app, hostname=worker.hostname
+        )
 
-    def wants(self, message: wire.Message) -> bool:
+    def wants(self, message: wire.Message, *, revoked: bool = False) -> bool:
         """Whether plain storing is not enough: the message is linked, or somebody listens."""
-        return message.needs_celery or bool(
+        if message.needs_celery or self._extended:
+            return True
+        if revoked:
+            return bool(signals.task_revoked.receivers)
+        return bool(
             signals.task_prerun.receivers
             or signals.task_postrun.receivers
             or signals.task_success.receivers
             or signals.task_failure.receivers
         )
 
-    def finish(self, message: wire.Message, outcome: Outcome | str) -> None:
+    def received(self, messages: Iterable[wire.Message]) -> None:
+        """Tell receivers of `task_received`, where there are any, as Celery's consumer would."""
+        if not signals.task_received.receivers:
+            return
+        for message in messages:
+            try:
+                request = self._celery_request(message)
+            except Exception as error:
+                _log.error("request %s: no signal (%s)", message.id, type(error).__name__)
+            else:
+                signals.task_received.send(sender=self._worker.consumer, request=request)
+
+    def finish(self, message: wire.Message, outcome: Outcome | str, *, store: bool = True) -> None:
         """Store the outcome and send what follows from it, as a stock worker would.
 
-        A string is the reason for a revocation: then the chord is told, too.
+        A string is the reason for a revocation: then the chord is told, also where whoever
+        revoked it has stored that already.
         """
-        request = self._request(message)
         if isinstance(outcome, str):
-            self._app.backend.mark_as_revoked(
-                message.id,
-                outcome,
-                request=Context(request),
-                store_result=not message.ignore_result,
-            )
+            self._revoke(message, outcome, store and not message.ignore_result)
             return
-        self._task.outcome = outcome
-        self._trace(message.id, message.args, message.kwargs, request)
+        token = _COMPUTED.set(outcome)
+        try:
+            self._trace(message.id, message.args, message.kwargs, self._request(message))
+        finally:
+            _COMPUTED.reset(token)
+
+    def _revoke(self, message: wire.Message, reason: str, store: bool) -> None:
+        context = Context(self._request(message))
+        self._app.backend.mark_as_revoked(message.id, reason, request=context, store_result=store)
+        signals.task_revoked.send(
+            sender=self._task,
+            request=context,
+            terminated=False,
+            signum=None,
+            expired=reason == "expired",
+        )
+
+    def _celery_request(self, message: wire.Message) -> Request:
+        sent = Message(properties=message.properties, delivery_info=delivery_info(message))  # type: ignore[no-untyped-call]
+        return Request(
+            sent,
+            headers=message.headers | _HIDDEN,
+            body=(message.args, message.kwargs, message.embed),
+            decoded=True,
+            app=self._app,
+            hostname=self._worker.hostname,
+            task=self._task,
+        )
 
     def _request(self, message: wire.Message) -> dict[str, Any]:
         return {
             **message.headers,
             **message.embed,
-            "argsrepr": "-",  # a stock client's holds request text, and log records carry it
-            "kwargsrepr": "-",
+            **_HIDDEN,
             "args": message.args,
             "kwargs": message.kwargs,
-            "hostname": self._hostname,
+            "hostname": self._worker.hostname,
             "is_eager": False,
             "reply_to": message.reply_to,
             "correlation_id": message.properties.get("correlation_id"),
-            "delivery_info": {
-                **_mapping(message.properties.get("delivery_info")),
-                "priority": message.properties.get("priority"),
-                "redelivered": False,
-            },
+            "delivery_info": delivery_info(message),
         }
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def delivery_info(message: wire.Message) -> dict[str, Any]:
+    """Where a message came through, as a stock worker's request says it."""
+    given = message.properties.get("delivery_info")
+    return {
+        **(given if isinstance(given, dict) else {}),
+        "priority": message.properties.get("priority"),
+        "redelivered": False,
+    }

@@ -14,6 +14,7 @@ from reclane.contract import Failure
 from reclane_worker.answering import Answer
 from reclane_worker.celery_side import CeleryFinisher
 from reclane_worker.device import Stopwatch
+from reclane_worker.events import TaskEvents
 from reclane_worker.lane import Ending, Entry, Lane, patiently
 from reclane_worker.triage import ANSWERED, Ended, Job, celery_failed, end_with, notify_channel
 
@@ -26,12 +27,17 @@ CELERY_S: Final = 10.0  # predicted time for links and signal receivers, which a
 class Finishing:
     """The lane thread's way to end entries; every call waits until Redis has answered."""
 
-    def __init__(self, lane: Lane, finisher: CeleryFinisher, stopwatch: Stopwatch) -> None:
+    def __init__(
+        self, lane: Lane, finisher: CeleryFinisher, events: TaskEvents, stopwatch: Stopwatch
+    ) -> None:
         self._lane = lane
         self._finisher = finisher
+        self._events = events
         self._stopwatch = stopwatch
 
-    def commit(self, jobs: Sequence[Job], answers: Sequence[Answer | Failure]) -> None:
+    def commit(
+        self, jobs: Sequence[Job], answers: Sequence[Answer | Failure], runtime_s: float = 0.0
+    ) -> None:
         """Make the answers of one batch visible, each if its entry is still this worker's."""
         now = time.time()
         endings = []
@@ -39,33 +45,39 @@ class Finishing:
             if self._finisher.wants(job.message):
                 ending = self._through_celery(job.entry, job.message, answer)
                 endings += [ending] if ending else []
-            elif isinstance(answer, Failure):
-                meta = wire.encode_failure(job.message.id, answer, now, job.message.digest)
-                endings.append(end_with(job, meta))
+                continue
+            task_id, digest, parent_id = job.message.id, job.message.digest, job.message.parent_id
+            if isinstance(answer, Failure):
+                meta = wire.encode_failure(task_id, answer, now, digest, parent_id)
             else:
-                meta = wire.encode_success(job.message.id, answer, now, job.message.digest)
-                endings.append(end_with(job, meta))
+                meta = wire.encode_success(task_id, answer, now, digest, parent_id)
+            endings.append(end_with(job, meta))
         lost = self._store(endings)
         if lost:
             _log.warning("%s answers came too late: others had taken the requests over", len(lost))
             raws = [job.entry.raw for job in jobs if job.entry.field in lost]
             patiently(lambda: self._lane.absolve(raws))
+        ours = {ending.field for ending in endings} - lost
+        self._events.finished(jobs, answers, ours, runtime_s)
 
     def end(self, ended: Sequence[Ended]) -> None:
         """End what needs no run: repeats, the revoked, the expired, the invalid."""
         endings = []
         for one in ended:
             ending = one.ending
-            message = one.message
-            if message and one.reason != ANSWERED and self._finisher.wants(message):
+            message, revoked = one.message, one.failure is None
+            answered = one.reason == ANSWERED
+            if message and not answered and self._finisher.wants(message, revoked=revoked):
                 outcome = one.failure or one.reason
                 through = self._through_celery(one.entry, message, outcome)
                 if through is None:
                     continue
-                ending = replace(through, dead_letter=ending.dead_letter or through.dead_letter)
+                letter = ending.dead_letter or through.dead_letter
+                ending = replace(through, dead_letter=letter, revoked=ending.revoked)
             endings.append(ending)
             _log.info("request %s ended without a run: %s", ending.task_id or "-", one.reason)
         self._store(endings)
+        self._events.ended(ended)
 
     def _through_celery(
         self, entry: Entry, message: wire.Message, outcome: Answer | Failure | str
@@ -78,10 +90,14 @@ class Finishing:
         if not patiently(lambda: self._lane.owns(entry.field)):
             return None
         kept = patiently(lambda: self._lane.stored([message.id])).get(message.id)
-        if kept is None or not wire.is_terminal(kept):
+        answered = kept is not None and wire.is_terminal(kept)
+        # Who revokes stores that, too; a chord and signal receivers have yet to hear of it.
+        if not answered or (
+            isinstance(outcome, str) and kept is not None and wire.is_revoked(kept)
+        ):
             try:
                 with self._stopwatch.watch("Celery's side of a message", CELERY_S):
-                    self._finisher.finish(message, outcome)
+                    self._finisher.finish(message, outcome, store=not answered)
             except (OperationalError, redis.RedisError) as error:
                 _log.error("request %s: not sent on (%s)", message.id, type(error).__name__)
                 self.park(entry, int((time.time() + CELERY_RETRY_S) * 1e3))

@@ -95,8 +95,8 @@ class Lane:
             for name in _SCRIPTS
         }
 
-    def lease(self, batch_id: int, limit: int) -> Leased:
-        """Take up to `limit` messages under `batch_id`, and renew the lease."""
+    def lease(self, batch_id: int, limit: int, queues: Sequence[str] = names.LANE_QUEUES) -> Leased:
+        """Take up to `limit` messages of `queues` under `batch_id`, and renew the lease."""
         keys = [
             self._keys.leases,
             self._inflight,
@@ -104,7 +104,7 @@ class Lane:
             self._keys.incarnations,
             self._keys.scheduled,
             self._keys.attempts,
-            *self._keys.lane_lists(),
+            *self._keys.lane_lists(queues),
         ]
         settings = self._settings
         reply = self._run("lease", keys, settings.lease_ms, batch_id, limit, settings.lease_bytes)

@@ -18,6 +18,7 @@ from typing import Final
 
 import redis
 
+from reclane import names
 from reclane._refusal import refusal
 from reclane.contract import Failure, RecommendRequest
 from reclane_worker.answering import Answer, batch_shape
@@ -25,12 +26,13 @@ from reclane_worker.batching import CostLine
 from reclane_worker.celery_side import CeleryFinisher
 from reclane_worker.device import Device, Stopwatch, bound_s, device_threads
 from reclane_worker.ending import EXIT_LANE, end_process
-from reclane_worker.finishing import Finishing
+from reclane_worker.events import TaskEvents
+from reclane_worker.finishing import CELERY_S, Finishing
 from reclane_worker.lane import Entry, Lane, Leased, is_passing, patiently
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.preparing import Prepared
 from reclane_worker.settings import WorkerSettings
-from reclane_worker.triage import Job, decode, triage
+from reclane_worker.triage import Job, Triage, decode, triage
 from reclane_worker.wait import QueueWatch
 
 _log = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Flight:
 
     jobs: list[Job]
     shape: dict[str, int]
+    started: float  # seconds since the epoch
     result: "Future[tuple[list[Answer | Failure], float]]"
     due: float  # monotonic, when it should be done
 
@@ -55,6 +58,7 @@ class Flight:
 class Totals:
     """Counters since the process started, published with each renewal."""
 
+    accepted: int = 0  # as Celery counts: begun, whether they are answered or fail
     batches: int = 0
     requests: int = 0
     tokens: int = 0
@@ -71,6 +75,7 @@ class LaneLoop(threading.Thread):
         lane: Lane,
         pipeline: Pipeline,
         finisher: CeleryFinisher,
+        events: TaskEvents,
         stopwatch: Stopwatch,
         revoked: Collection[str],
     ) -> None:
@@ -78,7 +83,9 @@ class LaneLoop(threading.Thread):
         self._settings = settings
         self._lane = lane
         self._pipeline = pipeline
-        self._finishing = Finishing(lane, finisher, stopwatch)
+        self._finisher = finisher
+        self._events = events
+        self._finishing = Finishing(lane, finisher, events, stopwatch)
         self._stopwatch = stopwatch
         self._revoked = revoked
         self._device = Device(stopwatch, device_threads(settings, pipeline.encoder.device.type))
@@ -87,6 +94,7 @@ class LaneLoop(threading.Thread):
         self._draining = threading.Event()
         self._batch_id = 0
         self._incarnation = 0
+        self._queues: tuple[str, ...] = names.LANE_QUEUES
         self.cost = CostLine()
         self.totals = Totals()
 
@@ -125,6 +133,24 @@ class LaneLoop(threading.Thread):
     def statistics(self) -> str:
         """Counters and versions as JSON, for whoever watches the worker."""
         return json.dumps(asdict(self.totals) | self._pipeline.versions())
+
+    # ---- asked from other threads
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The lane queues this worker takes from at present, in order."""
+        return self._queues
+
+    def take(self, queue: str, wanted: bool) -> None:
+        """Take from a lane queue, or leave it alone; what was leased from it still runs."""
+        kept = {*self._queues, queue} if wanted else {*self._queues} - {queue}
+        self._queues = tuple(name for name in names.LANE_QUEUES if name in kept)
+        self._watch.wake()
+
+    def running(self) -> dict[str, float]:
+        """What is on the device: in-flight field -> when it went there, seconds since the epoch."""
+        flights = [f for f in tuple(self._flights) if f.result.running() or f.result.done()]
+        return {job.entry.field: flight.started for flight in flights for job in flight.jobs}
 
     # ---- the loop
 
@@ -169,7 +195,8 @@ class LaneLoop(threading.Thread):
 
     def _lease(self) -> Leased:
         """Take work; the batch id changes only once the reply has arrived."""
-        leased = patiently(lambda: self._lane.lease(self._batch_id, self._settings.lease_messages))
+        queues, limit = self._queues, self._settings.lease_messages
+        leased = patiently(lambda: self._lane.lease(self._batch_id, limit, queues))
         self._batch_id += 1
         if self._incarnation and leased.incarnation != self._incarnation:
             _log.warning("the lease had lapsed; unfinished batches were recovered by others")
@@ -196,10 +223,18 @@ class LaneLoop(threading.Thread):
                 revoked=self._revoked,
                 max_attempts=self._settings.max_attempts,
             )
+        self._announce(checked)
         self._finishing.end(ended + checked.ended)
-        for entry, due_ms in checked.parked:
-            self._finishing.park(entry, due_ms)
+        for one in checked.parked:
+            self._finishing.park(one.entry, one.due_ms)
         return self._group(checked.jobs)
+
+    def _announce(self, checked: Triage) -> None:
+        """As Celery does when a message has arrived: count it, tell whoever listens."""
+        self.totals.accepted += len(checked.jobs) + sum(1 for one in checked.ended if one.failure)
+        with self._stopwatch.watch("receivers of task_received", CELERY_S):
+            self._finisher.received(checked.arrived())
+        self._events.received(checked)
 
     def _start(self, fields: Sequence[str]) -> bool:
         """Record what may be to blame if the process dies: these, and what is in the air."""
@@ -214,6 +249,7 @@ class LaneLoop(threading.Thread):
             )
         failed = [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Failure)]
         if failed:
+            self._events.started([job for job, _ in failed])
             self._finishing.commit([job for job, _ in failed], [failure for _, failure in failed])
         ready = [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Prepared)]
         groups = self._pipeline.batches([one for _, one in ready])
@@ -229,7 +265,9 @@ class LaneLoop(threading.Thread):
         predicted_s = self.cost.predict(shape["padded"])
         result = self._device.submit(lambda: self._pipeline.run(prepared), predicted_s)
         result.add_done_callback(lambda _: self._watch.wake())
-        self._flights.append(Flight(jobs, shape, result, time.monotonic() + predicted_s))
+        due = time.monotonic() + predicted_s
+        self._flights.append(Flight(jobs, shape, time.time(), result, due))
+        self._events.started(jobs)
 
     def _make_room(self, flights: int) -> None:
         """Land batches, whichever is done first, until at most so many are in the air."""
@@ -244,7 +282,7 @@ class LaneLoop(threading.Thread):
             self._end_if_broken(answers)
             self._flights.remove(flight)
             self.cost.learn(flight.shape["padded"], seconds)
-            self._finishing.commit(flight.jobs, answers)
+            self._finishing.commit(flight.jobs, answers, seconds)
             self._count(flight.shape, seconds)
 
     def _end_if_broken(self, answers: Sequence[Answer | Failure]) -> None:
@@ -273,7 +311,7 @@ class LaneLoop(threading.Thread):
         if leased.next_due_ms is not None:
             timeout_s = min(timeout_s, max(0.0, (leased.next_due_ms - leased.now_ms) / 1e3))
         try:
-            self._watch.wait(timeout_s)
+            self._watch.wait(timeout_s, self._queues)
         except redis.RedisError as error:
             if not is_passing(error):
                 raise

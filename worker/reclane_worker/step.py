@@ -45,21 +45,26 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         from reclane_worker.app import local_pipeline
         from reclane_worker.celery_side import CeleryFinisher
         from reclane_worker.device import Stopwatch
+        from reclane_worker.events import TaskEvents
+        from reclane_worker.holdings import Holdings
         from reclane_worker.keeper import Keeper
         from reclane_worker.lane import Lane
         from reclane_worker.loading import share_cores
         from reclane_worker.loop import LaneLoop
+        from reclane_worker.remote import Remote
 
         settings = WorkerSettings.from_environment()
         pipeline = local_pipeline()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         stopwatch = Stopwatch()
+        self.events = TaskEvents(worker)
         self.loop = LaneLoop(
             settings,
             Lane(settings, worker_id),
             pipeline,
-            CeleryFinisher(worker.app, worker.hostname),
+            CeleryFinisher(worker),
+            self.events,
             stopwatch,
             state.revoked,
         )
@@ -67,9 +72,13 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         self.keeper = Keeper(
             Lane(settings, worker_id), settings.lease_ms, stopwatch, self.loop.statistics
         )
+        holdings = Holdings(settings, worker_id, worker.hostname, self.loop.running)
+        self.remote = Remote(self.loop, holdings, self.events)
+        self.remote.install()
         # Celery stops its own consumer first, which takes seconds: take no more work meanwhile.
         signals.worker_shutting_down.connect(self._shutting_down)
         self._announce(worker_id)
+        self.events.start()
         self.loop.start()
         self.keeper.start()
         _log.info("lane %s takes %s", worker_id, ", ".join(names.LANE_QUEUES))
@@ -85,6 +94,8 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         if not loop.drain():
             end_process(EXIT_STUCK, "the drain went past its bound; others take the rest over")
         self.keeper.stop()
+        self.remote.remove()
+        self.events.stop()
         self._announce(None)
         _log.info("lane drained")
 

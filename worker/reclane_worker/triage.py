@@ -1,7 +1,7 @@
 """Decides, message by message, what may run. Pure: the clock and what is known are passed in."""
 
 import base64
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +13,7 @@ from reclane.errors import InvalidRequest, WireError
 from reclane_worker.lane import Ending, Entry
 
 ANSWERED: Final = "answered"
+REVOKED: Final = "revoked"
 MAX_MESSAGE_BYTES: Final = 1_048_576
 
 
@@ -37,13 +38,28 @@ class Ended:
     failure: Failure | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """One message that is due later, by Redis's clock."""
+
+    entry: Entry
+    message: wire.Message
+    due_ms: int
+
+
 @dataclass(slots=True)
 class Triage:
     """What became of one lease: jobs, endings without a run, and messages due later."""
 
     jobs: list[Job] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
-    parked: list[tuple[Entry, int]] = field(default_factory=list)  # due, ms
+    parked: list[Parked] = field(default_factory=list)
+
+    def arrived(self) -> Iterator[wire.Message]:
+        """Messages that Celery would call received: neither repeated, revoked nor expired."""
+        yield from (job.message for job in self.jobs)
+        yield from (one.message for one in self.ended if one.failure and one.message)
+        yield from (one.message for one in self.parked)
 
 
 def decode(
@@ -94,11 +110,11 @@ def triage(
         elif wanted and wanted.digest != message.digest:
             result.ended.append(Ended(entry, message, Ending(entry.field, message.id), ANSWERED))
         elif message.id in revoked:
-            result.ended.append(_revoked(entry, message, "revoked", now_ms))
+            result.ended.append(_revoked(entry, message, REVOKED, now_ms))
         elif expires is not None and expires <= now_s:
             result.ended.append(_revoked(entry, message, "expired", now_ms))
         elif message.eta is not None and message.eta > now_s:
-            result.parked.append((entry, int(message.eta * 1000)))
+            result.parked.append(Parked(entry, message, int(message.eta * 1000)))
         else:
             _admit(entry, message, now_ms, max_attempts, result)
     return result
@@ -113,11 +129,11 @@ def _wanted(message: wire.Message, kept: bytes | None) -> wire.Wanted | None:
 
 
 def _answered(entry: Entry, message: wire.Message, kept: bytes) -> Ended:
-    """A repeat, or one that was revoked by storing that: tell who asks, change nothing."""
-    channel = notify_channel(message)
+    """A repeat, which changes nothing; or one that was revoked by storing that, of which a chord
+    and whoever listens have yet to hear."""
     revoked = wire.is_revoked(kept)
-    ending = Ending(entry.field, message.id, channel=channel, revoked=revoked)
-    return Ended(entry, message, ending, ANSWERED)
+    ending = Ending(entry.field, message.id, channel=notify_channel(message), revoked=revoked)
+    return Ended(entry, message, ending, REVOKED if revoked else ANSWERED)
 
 
 def _refuse_unparsed(entry: Entry, max_attempts: int) -> Failure | None:
@@ -182,7 +198,7 @@ def notify_channel(message: wire.Message) -> str:
 
 
 def _revoked(entry: Entry, message: wire.Message, reason: str, now_ms: int) -> Ended:
-    meta = wire.encode_revoked(message.id, reason, now_ms / 1000)
+    meta = wire.encode_revoked(message.id, reason, now_ms / 1000, message.parent_id)
     ending = Ending(entry.field, message.id, _kept(message, meta), notify_channel(message))
     return Ended(entry, message, ending, reason)
 
@@ -195,8 +211,10 @@ def _failed(
     task_id: str,
     dead: bool = False,
 ) -> Ended:
-    digest = message.digest if message else ""
-    meta = wire.encode_failure(task_id, failure, now_ms / 1000, digest) if task_id else b""
+    digest, parent_id = (message.digest, message.parent_id) if message else ("", "")
+    meta = b""
+    if task_id:
+        meta = wire.encode_failure(task_id, failure, now_ms / 1000, digest, parent_id)
     if message:
         meta = _kept(message, meta)
     channel = notify_channel(message) if message else ""

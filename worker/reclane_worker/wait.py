@@ -6,7 +6,7 @@ queues' prefixes, priority lists included, so one socket read wakes an idle work
 
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,18 +29,21 @@ class QueueWatch:
         # Made here, not by the pool: the pool would count every one that was replaced.
         self._make: Callable[[], Any] = partial(pool.connection_class, **pool.connection_kwargs)
         self._connection: Any = None
+        self._queues: tuple[str, ...] = ()
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(self._wake, False)
 
-    def wait(self, timeout_s: float) -> None:
-        """Return when a queue changed since the last call, on `wake`, or after `timeout_s`.
+    def wait(self, timeout_s: float, queues: Sequence[str] = names.LANE_QUEUES) -> None:
+        """Return when one of `queues` changed since the last call, on `wake`, or after `timeout_s`.
 
         Raises:
             redis.RedisError: the connection broke; the next call makes a new one.
         """
-        if self._connection is None:
-            self._connection = self._subscribe()
+        if self._connection is None or self._queues != tuple(queues):
+            self._disconnect()
+            self._connection = self._subscribe(queues)
+            self._queues = tuple(queues)
             return  # changes before the subscription were not announced: look once
         try:
             if self._drain():
@@ -55,8 +58,7 @@ class QueueWatch:
             if ready - {self._woken}:
                 self._drain()
         except (redis.RedisError, OSError, ValueError, TypeError) as error:
-            self._connection.disconnect()
-            self._connection = None
+            self._disconnect()
             raise redis.ConnectionError("the queue watch was interrupted") from error
 
     def wake(self) -> None:
@@ -66,14 +68,20 @@ class QueueWatch:
         except BlockingIOError:
             return  # the pipe is full of wake-ups
 
-    def _subscribe(self) -> Any:
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._connection = None
+
+    def _subscribe(self, queues: Sequence[str]) -> Any:
         connection: Any = self._make()
-        lists = [self._keys.list(queue) for queue in names.LANE_QUEUES]
+        lists = [self._keys.list(queue) for queue in queues]
         prefixes = [part for name in lists for part in ("PREFIX", name)]
         try:
             connection.connect()
-            connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
-            connection.read_response()
+            if prefixes:  # without one, every key of the server would be announced
+                connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", *prefixes)
+                connection.read_response()
         except Exception:
             connection.disconnect()
             raise
