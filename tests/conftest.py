@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from parity import Sides
 from reclane import Client
 from reclane.embedded import EmbeddedServer
 from reclane_worker.building import build_catalog
@@ -63,3 +64,22 @@ def start_worker(
     workers = StartWorker(server.url, hash_catalog, tmp_path)
     yield workers
     workers.kill_all()
+
+
+@pytest.fixture(scope="session")
+def sides(hash_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
+    """A stock worker and a lane, each with a server; a test leaves them as it found them."""
+    made = Sides(hash_catalog, tmp_path_factory.mktemp("parity"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def others(hash_catalog: Path, tmp_path: Path) -> Iterator[Sides]:
+    """Two more sides, without workers."""
+    made = Sides(hash_catalog, tmp_path)
+    yield made
+    made.close()

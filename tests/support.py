@@ -28,10 +28,13 @@ TEST_SERVER = os.environ.get("RECLANE_TEST_SERVER")  # None: Valkey, from the pa
 class StartWorker:
     """Makes worker processes with the stand-in model, a short lease and a private server."""
 
-    def __init__(self, url: str, catalog: Path, folder: Path) -> None:
+    def __init__(
+        self, url: str, catalog: Path, folder: Path, make: type[WorkerProcess] = WorkerProcess
+    ) -> None:
         self._url = url
         self._catalog = catalog
         self._folder = folder
+        self._make = make
         self._made: list[WorkerProcess] = []
 
     def __call__(self, environment: Mapping[str, str] | None = None, **how: Any) -> WorkerProcess:
@@ -54,7 +57,7 @@ class StartWorker:
             "PYTHONPATH": str(Path(__file__).parent / "integration"),
             **(environment or {}),
         }
-        worker = WorkerProcess(
+        worker = self._make(
             url or self._url,
             settings,
             self._folder / f"worker-{len(self._made)}.log",
