@@ -137,7 +137,7 @@ class Side:
         (said,) = reply.values()
         return said
 
-    def holding(self, command: str, *results: AsyncResult) -> bool:
+    def holding(self, command: str, *results: AsyncResult | Signature) -> bool:
         """Whether inspect `command` lists all of these."""
         shown = [one.get("request", one)["id"] for one in self.ask(command)]
         return all(result.id in shown for result in results)

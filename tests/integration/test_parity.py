@@ -14,6 +14,7 @@ from celery import chain, chord, group
 
 from parity import BAD, DIFFERENT, KEPT, NOT_KEPT, SPACE, Side, Sides
 from reclane import RequestFailed, names
+from reclane.wire import decode_result
 from reclane_worker import app as reclane_app
 from reclane_worker.app import local_pipeline
 from support import DEADLINE_S, KEYS, eventually
@@ -257,6 +258,7 @@ def test_chords(sides: Sides) -> None:
         errors = [side.outcome(broken)["error"]]
         late = side.step(SPACE, countdown=2, task_id=f"late-{uuid4()}")
         without = chord([side.step(SPACE), late], app=side.app)(side.step(SPACE))
+        eventually(lambda: side.holding("scheduled", late), "the worker knows of it")
         side.tell("revoke", late.id)
         errors += [side.outcome(without)["error"]]
         return task, [len(answer["items"]) for answer in answers], good.state, errors
@@ -314,8 +316,10 @@ def test_revocations_outlive_a_restart(others: Sides, tmp_path: Path) -> None:
         stored = result.state
         side.raw.delete(KEYS.result(result.id))  # so that only the database remembers
         side.restart(arguments=database)
-        again = side.app.AsyncResult(result.id)  # the first remembers what it has read
-        return stored, result.id in side.ask("revoked"), side.outcome(again)["state"]
+        known = result.id in side.ask("revoked")
+        eventually(lambda: side.raw.exists(KEYS.result(result.id)), "it has ended once more")
+        # Read from the server: the client has heard of the first revocation, and remembers it.
+        return stored, known, decode_result(side.raw.get(KEYS.result(result.id))).status
 
     assert others.same(observe) == ("REVOKED", True, "REVOKED")
 
