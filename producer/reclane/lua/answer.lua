@@ -2,4 +2,6 @@
 -- KEYS result   ARGV meta ('' = none), ttl (s), notify channel ('' = none), id
 local channels = ARGV[1] ~= '' and store(KEYS[1], ARGV[1], ARGV[2]) or {}
 channels[#channels + 1] = ARGV[3] ~= '' and ARGV[3] or nil
-for _, channel in ipairs(channels) do redis.call('PUBLISH', channel, ARGV[4]) end
+local notify = {}
+gather(notify, channels, ARGV[4])
+tell(notify)

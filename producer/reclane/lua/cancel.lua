@@ -6,9 +6,8 @@ local stored = redis.call('GET', KEYS[1])
 if stored == ARGV[1] then return 1 end -- repeated after a lost reply
 if not stored or is_terminal(stored) then return 0 end
 local ttl = math.max(tonumber(ARGV[2]), redis.call('TTL', KEYS[1]))
-local others = store(KEYS[1], ARGV[1], ttl)
-redis.call('PUBLISH', ARGV[3], ARGV[4])
-for _, channel in ipairs(others) do
-  if channel ~= ARGV[3] then redis.call('PUBLISH', channel, ARGV[4]) end
-end
+local notify = {}
+gather(notify, store(KEYS[1], ARGV[1], ttl) or {}, ARGV[4])
+notify[ARGV[3]] = ARGV[4]
+tell(notify)
 return 1

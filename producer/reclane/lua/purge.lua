@@ -15,10 +15,8 @@ for i = 3, #ARGV, 5 do
     if key == '' then without_id = without_id + 1 end
     local others = meta ~= '' and store(key, meta, ARGV[1]) or {}
     others[#others + 1] = channel ~= '' and channel or nil
-    for _, name in ipairs(others) do
-      notify[name] = notify[name] and (notify[name] .. '\n' .. id) or id
-    end
+    gather(notify, others, id)
   end
 end
-for channel, ids in pairs(notify) do redis.call('PUBLISH', channel, ids) end
+tell(notify)
 return {ended, without_id}

@@ -43,6 +43,17 @@ local function store(key, meta, ttl)
   return details and details.notify or {}
 end
 
+-- Gather ids by channel, so that each channel gets one message, ids one a line.
+local function gather(notify, channels, id)
+  for _, channel in ipairs(channels) do
+    notify[channel] = notify[channel] and (notify[channel] .. '\n' .. id) or id
+  end
+end
+
+local function tell(notify)
+  for channel, ids in pairs(notify) do redis.call('PUBLISH', channel, ids) end
+end
+
 -- Have one more channel told when a waiting request ends; at most 100 are.
 local function add_channel(details, channel)
   local channels = details.notify or {}

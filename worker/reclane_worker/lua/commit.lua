@@ -32,10 +32,8 @@ for i = 3, #ARGV, 6 do
       others = store(key, meta, ttl) or {}
     end
     for name in string.gmatch(channels, '[^\n]+') do others[#others + 1] = name end
-    for _, name in ipairs(others) do
-      notify[name] = notify[name] and (notify[name] .. '\n' .. id) or id
-    end
+    gather(notify, others, id)
   end
 end
-for channel, ids in pairs(notify) do redis.call('PUBLISH', channel, ids) end
+tell(notify)
 return lost
