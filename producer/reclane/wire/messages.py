@@ -1,13 +1,10 @@
-"""Celery protocol 2 messages in kombu's Redis envelope, and Celery results, to and from bytes.
+"""Celery protocol 2 messages in kombu's Redis envelope, to and from bytes.
 
-Written so that a stock Celery client can enqueue to reclane and read its answers, and the
-other way round. JSON only. Formats: celery.app.amqp.as_task_v2, kombu.transport.virtual,
-celery.backends.base._get_result_meta (Celery 5.7); golden tests hold them together.
+Formats: celery.app.amqp.as_task_v2, kombu.transport.virtual (Celery 5.7).
 """
 
 import base64
 import json
-import math
 import re
 import socket
 from binascii import Error as BinasciiError
@@ -18,22 +15,17 @@ from hashlib import sha1
 from typing import Any, Final
 from uuid import uuid4
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from reclane import names
-from reclane.contract import Failure, Recommendation, RecommendRequest
-from reclane.errors import ReclaneError, RequestFailed, RequestRevoked, WireError
+from reclane.contract import RecommendRequest
+from reclane.errors import WireError
+from reclane.wire._json import quote, read_json
 
 JSON_TYPE: Final = "application/json"
-SUCCESS: Final = "SUCCESS"
-FAILURE: Final = "FAILURE"
-REVOKED: Final = "REVOKED"
-_PENDING: Final = b'{"status": "PENDING"'  # the placeholder of a waiting request
 _DIGEST: Final = re.compile(r"[0-9a-f]{40}")
 _ID: Final = re.compile(rb'"id":\s*"([^"\\]{1,256})"')
-_EXPONENT: Final = re.compile(rb"\d[eE]\+?\d{3}")
 _LATEST_S: Final = 1e11  # the year 5138
-READY: Final = frozenset({SUCCESS, FAILURE, REVOKED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +83,6 @@ class Message:
         raise WireError("send one positional dict, or keyword fields, not both", self.id)
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
-    """A stored result: Celery's state and its JSON value."""
-
-    status: str
-    result: Any
-
-
 def request_digest(request: RecommendRequest) -> str:
     """Tells two requests with one idempotency key apart; a later deadline is no difference."""
     fields = request.model_dump(mode="json", exclude_defaults=True, by_alias=True)
@@ -114,9 +98,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(part) for part in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-# ---- requests ---------------------------------------------------------------------------------
 
 
 @lru_cache(64)
@@ -185,14 +166,14 @@ def encode_request(
     )
     expires = b"null"
     if request.deadline_s is not None:
-        expires = _quote(datetime.fromtimestamp(now + request.deadline_s, UTC).isoformat())
+        expires = quote(datetime.fromtimestamp(now + request.deadline_s, UTC).isoformat())
     values = {
-        b"id": _quote(task_id),
+        b"id": quote(task_id),
         b"expires": expires,
         b"sent": b"%.6f" % now,
         b"body": b'"' + base64.b64encode(framed) + b'"',
-        b"tag": _quote(str(uuid4())),
-        b"digest": _quote(digest),
+        b"tag": quote(str(uuid4())),
+        b"digest": quote(digest),
     }
     parts = _envelope(queue, reply_to, priority, bool(digest))
     return b"".join(values[p] if i % 2 else p for i, p in enumerate(parts))
@@ -204,7 +185,7 @@ def decode_message(raw: bytes) -> Message:
     Raises:
         WireError: it is not JSON, not protocol 2, or lacks an id; says which.
     """
-    envelope = _json(raw, "envelope", None)
+    envelope = read_json(raw, "envelope", None)
     if not isinstance(envelope, dict):
         raise WireError("the message is not a JSON object")
     headers, properties = envelope.get("headers"), envelope.get("properties")
@@ -243,7 +224,7 @@ def rewrite(raw: bytes, now: float, request: RecommendRequest | None = None) -> 
     Raises:
         WireError: its envelope cannot be read.
     """
-    envelope = _json(raw, "envelope", None)
+    envelope = read_json(raw, "envelope", None)
     if not isinstance(envelope, dict) or not isinstance(envelope.get("headers"), dict):
         raise WireError("the message has no headers")
     envelope["headers"]["expires"] = None
@@ -279,29 +260,10 @@ def _body(
         data = base64.b64decode(body, validate=True) if base64_body else body.encode()
     except (BinasciiError, ValueError):
         raise WireError("the body is not valid base64", task_id) from None
-    match _json(data, "body", task_id):
+    match read_json(data, "body", task_id):
         case [list() as args, dict() as kwargs, dict() | None as embed]:
             return args, kwargs, embed or {}
     raise WireError("the body is not [args, kwargs, embed]", task_id)
-
-
-def _json(data: bytes, what: str, task_id: str | None) -> Any:
-    try:
-        value = from_json(data, allow_inf_nan=False)
-    except ValueError:
-        raise WireError(f"the {what} is not valid JSON", task_id) from None
-    # The parser reads 1e400 as infinity all the same; only an exponent can get there.
-    if _EXPONENT.search(data) and not _finite(value):
-        raise WireError(f"the {what} holds a number that is not finite", task_id)
-    return value
-
-
-def _finite(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(map(_finite, value.values()))
-    return all(map(_finite, value)) if isinstance(value, list) else True
 
 
 def _seconds(value: Any, name: str, task_id: str) -> float | None:
@@ -322,144 +284,3 @@ def _sent(headers: dict[str, Any]) -> float | None:
     if not isinstance(sent, int | float) or not 0 <= sent < _LATEST_S:
         return None
     return float(sent)
-
-
-# ---- results ----------------------------------------------------------------------------------
-
-
-def encode_success(
-    task_id: str, result: object, now: float, digest: str = "", parent_id: str = ""
-) -> bytes:
-    """Celery's SUCCESS meta around a JSON-able result (a dict or a contract model).
-
-    `digest` is the message's, so that its idempotency key is not taken for another request.
-    """
-    return _meta(
-        task_id, SUCCESS, to_json(result, inf_nan_mode="constants"), now, digest, parent_id
-    )
-
-
-def encode_failure(
-    task_id: str, failure: Failure, now: float, digest: str = "", parent_id: str = ""
-) -> bytes:
-    """Celery's FAILURE meta; a stock client raises RequestFailed (or a class of that name)."""
-    return _meta(task_id, FAILURE, _exception(RequestFailed, failure), now, digest, parent_id)
-
-
-def encode_revoked(task_id: str, reason: str, now: float, parent_id: str = "") -> bytes:
-    """Celery's REVOKED meta, as mark_as_revoked stores it; reason: revoked, expired, cancelled."""
-    value = {
-        "exc_type": "TaskRevokedError",
-        "exc_message": [reason],
-        "exc_module": "celery.exceptions",
-    }
-    return _meta(task_id, REVOKED, to_json(value), now, "", parent_id)
-
-
-def decode_result(raw: bytes) -> Meta:
-    """Read a stored result.
-
-    Raises:
-        WireError: it is not a Celery result.
-    """
-    data = _json(raw, "result", None)
-    if not isinstance(data, dict) or not isinstance(data.get("status"), str):
-        raise WireError("the stored result is not a Celery result")
-    return Meta(data["status"], data.get("result"))
-
-
-def is_terminal(raw: bytes) -> bool:
-    """Whether a stored result must never be overwritten; one that cannot be read must not."""
-    if is_pending(raw):
-        return False
-    try:
-        return decode_result(raw).status in READY
-    except WireError:
-        return True
-
-
-def is_revoked(raw: bytes) -> bool:
-    """Whether this is a stored revocation."""
-    try:
-        return decode_result(raw).status == REVOKED
-    except WireError:
-        return False
-
-
-def is_pending(raw: bytes) -> bool:
-    """Whether this is the placeholder that a reclane client left for a waiting request."""
-    return raw.startswith(_PENDING)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a placeholder says of a request with an idempotency key.
-
-    `digest` of the request it waits for now; `expires` (s since the epoch, None: never) is when
-    the last of its waiters gives up; `notify` are channels to tell beside its own.
-    """
-
-    digest: str = ""
-    expires: float | None = None
-    notify: tuple[str, ...] = ()
-
-
-def decode_pending(raw: bytes) -> Wanted:
-    """Read a placeholder; what cannot be read says nothing."""
-    try:
-        details = _json(raw, "placeholder", None).get("reclane") or {}
-        expires = details.get("expires")
-        return Wanted(
-            digest=str(details.get("digest") or ""),
-            expires=None if expires is None else float(expires),
-            notify=tuple(map(str, details.get("notify") or ())),
-        )
-    except (WireError, AttributeError, TypeError, ValueError):
-        return Wanted()
-
-
-def outcome(meta: Meta) -> Recommendation | ReclaneError:
-    """The answer, or the error to raise, that a ready result stands for."""
-    if meta.status == SUCCESS:
-        return Recommendation.model_validate(meta.result)
-    detail = meta.result if isinstance(meta.result, dict) else {}
-    arguments = detail.get("exc_message")
-    arguments = arguments if isinstance(arguments, list) else [str(arguments)]
-    if meta.status == REVOKED:
-        reason = str(arguments[0]) if arguments else "revoked"
-        return RequestRevoked(f"the request was {reason} before it was answered", reason)
-    if detail.get("exc_type") == RequestFailed.__name__ and len(arguments) == 3:
-        return RequestFailed(str(arguments[0]), str(arguments[1]), bool(arguments[2]))
-    return RequestFailed(f"{detail.get('exc_type', 'error')}: {' '.join(map(str, arguments))}")
-
-
-def _exception(kind: type[Exception], failure: Failure) -> bytes:
-    return to_json(
-        {
-            "exc_type": kind.__name__,
-            "exc_message": [failure.message, failure.code, failure.retry],
-            "exc_module": kind.__module__,
-        }
-    )
-
-
-def _meta(
-    task_id: str, status: str, result: bytes, now: float, digest: str = "", parent_id: str = ""
-) -> bytes:
-    done = datetime.fromtimestamp(now, UTC).isoformat().encode()
-    parent = b'"parent_id": %s, ' % _quote(parent_id) if parent_id else b""
-    return (
-        b'{"status": "%s", "result": %s, "traceback": null, "children": [], '
-        b'"date_done": "%s", %s"task_id": %s%s}'
-    ) % (
-        status.encode(),
-        result,
-        done,
-        parent,
-        _quote(task_id),
-        b', "reclane_digest": "%s"' % digest.encode() if digest else b"",
-    )
-
-
-def _quote(text: str) -> bytes:
-    return to_json(text)
