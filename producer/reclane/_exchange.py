@@ -5,7 +5,7 @@ runs them on a thread's socket, `AsyncClient` on an event loop; neither decides 
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 from uuid import uuid4
@@ -101,6 +101,8 @@ class Exchange:
     def _messages(
         self, requests: Iterable[RecommendRequest | str], reply_to: str, now: float
     ) -> list[Outgoing]:
+        if isinstance(requests, str | bytes | RecommendRequest | Mapping):
+            raise InvalidRequest("give a list of requests; `submit` takes a single one")
         return [_outgoing.outgoing(_outgoing.merge(r, {}), reply_to, now) for r in requests]
 
     def _push(

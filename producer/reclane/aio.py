@@ -33,6 +33,9 @@ class AsyncHandle:
         self._client = client
         self._future = future
 
+    def __repr__(self) -> str:
+        return f"<AsyncHandle {self.id}{' done' if self.done() else ''}>"
+
     def done(self) -> bool:
         """Whether the answer, or a failure, has arrived."""
         return self._future.done()

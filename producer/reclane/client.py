@@ -33,6 +33,9 @@ class Handle:
         self._client = client
         self._future = future
 
+    def __repr__(self) -> str:
+        return f"<Handle {self.id}{' done' if self.done() else ''}>"
+
     def done(self) -> bool:
         """Whether the answer, or a failure, has arrived."""
         return self._future.done()

@@ -229,5 +229,5 @@ def explain_validation(error: ValidationError) -> str:
     problems = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(_shown(str(part)) for part in problem["loc"][:6]) or "request"
-        problems.append(f"{where}: {problem['msg'][:_SHOWN_CHARS]}")
+        problems.append(f"{where}: {problem['msg'].removeprefix('Value error, ')[:_SHOWN_CHARS]}")
     return "; ".join(problems[:10])

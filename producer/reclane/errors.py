@@ -68,8 +68,8 @@ class QueueFull(ReclaneError):
 
     def __init__(self, waiting: int, limit: int) -> None:
         super().__init__(
-            f"{waiting} requests wait already, limit {limit}; try later, start more workers, "
-            "or raise RECLANE_QUEUE_LIMIT"
+            f"no room: {waiting} requests wait, limit {limit}; try later or in smaller parts, "
+            "start more workers, or raise RECLANE_QUEUE_LIMIT"
         )
         self.waiting = waiting
         self.limit = limit

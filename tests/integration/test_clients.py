@@ -99,6 +99,13 @@ def test_known_keys_admit_nothing_new(server: EmbeddedServer, raw: "redis.Redis"
         assert not client.submit(known).done(), "joining what waits needs no room"
 
 
+def test_one_request_where_many_are_wanted_is_refused(client: Client, raw: "redis.Redis") -> None:
+    for odd in ("hello", RecommendRequest(query="hello"), {"query": "hello"}):
+        with pytest.raises(InvalidRequest, match="list"):
+            client.submit_many(odd)
+    assert waiting(raw) == 0
+
+
 def test_every_priority_counts(server: EmbeddedServer, raw: "redis.Redis") -> None:
     raw.lpush(KEYS.list(names.INTERACTIVE_QUEUE, 9), *[b"x"] * 10)
     with (

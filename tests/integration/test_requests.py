@@ -199,12 +199,29 @@ def test_closing_a_client_ends_its_waiters(server: EmbeddedServer) -> None:
         client.submit("film")
 
 
+def test_reclane_worker_that_cannot_start_says_so_by_its_exit_code(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "reclane.cli", "worker", "--model", "hash:384"]
+    done = subprocess.run(
+        [*command, "--catalog", str(tmp_path / "nowhere")],
+        env={**os.environ, "RECLANE_REDIS_URL": server.url},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("lane", ["true", "false"])
 def test_reclane_worker_is_the_same_worker(
-    server: EmbeddedServer, client: Client, hash_catalog: Path
+    lane: str, server: EmbeddedServer, client: Client, hash_catalog: Path
 ) -> None:
     command = [str(Path(sys.executable).parent / "reclane"), "worker"]
     options = ["--model", "hash:384", "--catalog", f"shop={hash_catalog}"]
-    environment = {**os.environ, "RECLANE_REDIS_URL": server.url}
+    environment = {**os.environ, "RECLANE_REDIS_URL": server.url, "RECLANE_LANE": lane}
     with subprocess.Popen(
         command + options,
         env=environment,

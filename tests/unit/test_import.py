@@ -83,6 +83,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "Failure",
         "Handle",
         "InvalidRequest",
+        "InvalidSettings",
         "Item",
         "QueueFull",
         "ReclaneError",

@@ -186,7 +186,7 @@ def _publish(folder: Path, out: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    folder.chmod(0o755)
+        path.chmod(0o755 if path == folder else 0o644)  # a worker may be another user
     if out.exists():
         old = out.with_name(f".{out.name}-old-{os.getpid()}")
         out.rename(old)

@@ -63,6 +63,8 @@ def _parse(text: str) -> tuple[str, dict[str, Any]]:
         raise BadFilter(f"{text!r}: write a single =")
     if operator in _BOUNDS:
         return name, {_BOUNDS[operator]: _bound(text, written)}
+    if written.startswith(("<", ">", "=")):
+        raise BadFilter(f"{text!r}: {SYNTAX}")
     values = _values(text, written)
     if operator == "~=":
         return name, {"any_of": values}

@@ -1,4 +1,4 @@
-"""`reclane worker`: the same as `celery -A reclane_worker worker -Q reclane.tasks`."""
+"""`reclane worker`: the same as `celery -A reclane_worker worker` with the right queues."""
 
 import os
 
@@ -21,11 +21,18 @@ def worker(
     """Run a worker: Celery with the lane. Settings come from RECLANE_* or these options."""
     given = {"RECLANE_MODEL": model, "RECLANE_CATALOG": catalog, "RECLANE_REDIS_URL": redis_url}
     os.environ.update({name: value for name, value in given.items() if value is not None})
-    from reclane_worker.app import app
+    from celery.bin.celery import celery
+
+    from reclane_worker.settings import WorkerSettings
 
     extra = list(ctx.args)
     if not any(a in ("-n", "--hostname") or a.startswith("--hostname=") for a in extra):
         extra += ["--hostname", f"reclane-{os.getpid()}@%h"]
     if not any(a in ("-l", "--loglevel") or a.startswith("--loglevel=") for a in extra):
         extra += ["--loglevel", "INFO"]
-    app.worker_main(["worker", "-Q", names.TASKS_QUEUE, *extra])
+    queues = [names.TASKS_QUEUE]
+    if not WorkerSettings.from_environment().lane:  # then Celery itself must take the requests
+        queues += names.LANE_QUEUES
+    # Not app.worker_main: it loses the exit code, and a supervisor must see a failure to start.
+    command = ["-A", "reclane_worker", "worker", "-Q", ",".join(queues), *extra]
+    ctx.exit(celery.main(args=command, standalone_mode=False) or 0)
