@@ -19,7 +19,8 @@ def refusal(error: BaseException) -> str | None:
     """What to do about an error that repeating the call does not mend; None for any other."""
     if not isinstance(error, redis.exceptions.RedisError):
         return None
-    if isinstance(error, redis.exceptions.AuthenticationError):
+    # Redis 7 reads no long command before a password, and says so in words of its own.
+    if isinstance(error, redis.exceptions.AuthenticationError) or "unauthenticated" in str(error):
         return (
             "Redis refuses the user or the password: set both in RECLANE_REDIS_URL, "
             "redis://user:password@host, with special characters percent-encoded"

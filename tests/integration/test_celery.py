@@ -2,15 +2,16 @@
 
 import subprocess
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 import redis
-from celery import Celery
+from celery import Celery, chord
 from celery.result import AsyncResult
 
 from parity import SPACE, Side, Sides
-from reclane import Client, names
+from reclane import Client, RequestFailed, names
 from reclane.embedded import EmbeddedServer
 from reclane.wire import encode_revoked
 from support import DEADLINE_S, KEYS, StartWorker, eventually
@@ -135,3 +136,44 @@ def test_a_lane_queue_cannot_be_given_to_celery(
     )
     assert done.returncode != 0
     assert "start the worker with -Q reclane.tasks" in done.stdout + done.stderr
+
+
+def test_a_chord_hears_of_a_member_that_was_revoked_while_it_ran(
+    stock: Celery, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    worker = start_worker(app="faulty_worker")
+    slow, other = (
+        stock.signature(names.RECOMMEND, args=(ask,), immutable=True, options=RECOMMEND)
+        for ask in ({"query": "slowfault film"}, SPACE)
+    )
+    result = chord([slow, other], app=stock)(other.clone())
+    member = result.parent.results[0]
+    eventually(lambda: "slowfault is on the device" in worker.log(), "the member runs")
+    raw.set(KEYS.result(member.id), encode_revoked(member.id, "revoked", time.time()), ex=300)
+    eventually(lambda: result.state == "FAILURE", "the chord has failed, and does not wait")
+
+
+def test_a_key_asked_anew_while_its_old_request_runs_gets_its_own_answer(
+    client: Client, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Also where somebody listens to signals, so that Celery itself stores the results."""
+    seen = tmp_path / "seen"
+    seen.touch()
+    one_thread = {"RECLANE_DEVICE_THREADS": "1", "SIGNALS_SEEN": str(seen)}
+    worker = start_worker(one_thread, app="listening_worker")
+    old = client.submit("slowfault film", idempotency_key="k")
+    eventually(lambda: "slowfault is on the device" in worker.log(), "the old request runs")
+    assert old.cancel()
+    new = client.submit("shoes", idempotency_key="k")
+    assert new.result(DEADLINE_S).intent.text == "shoes"
+
+
+def test_a_date_that_no_calendar_has_fails_its_own_message(
+    stock: Celery, client: Client, start_worker: StartWorker
+) -> None:
+    start_worker(arguments=["-E"])
+    beyond = datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-12)))
+    result = send(stock, SPACE, eta=beyond)
+    with pytest.raises(RequestFailed, match="the eta header"):
+        result.get(timeout=DEADLINE_S)
+    assert client.recommend("film", timeout=DEADLINE_S).items

@@ -74,3 +74,9 @@ def test_a_pipelines_command_is_not_repeated() -> None:
     assert told is not None
     assert "no permissions to run 'eval'" in told
     assert "zqx" not in told
+
+
+def test_redis_7_refusing_a_long_command_before_a_password_is_a_missing_password() -> None:
+    told = refusal(redis.ResponseError("Protocol error: unauthenticated multibulk length"))
+    assert told is not None
+    assert "the user or the password" in told

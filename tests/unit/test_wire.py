@@ -577,3 +577,16 @@ def test_nothing_but_our_errors_comes_out_of_mutated_results() -> None:
         except WireError:
             refused += 1
     assert refused > 50
+
+
+@pytest.mark.parametrize("header", ["eta", "expires"])
+@pytest.mark.parametrize("date", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_a_date_that_is_none_in_utc_is_refused(header: str, date: str) -> None:
+    raw = json.loads(
+        wire.encode_request(
+            RecommendRequest(query="a"), task_id="t-1", queue="q", reply_to="", now=NOW
+        )
+    )
+    raw["headers"][header] = date
+    with pytest.raises(WireError, match=header):
+        wire.decode_message(json.dumps(raw).encode())

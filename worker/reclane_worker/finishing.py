@@ -16,7 +16,15 @@ from reclane_worker.celery_side import CeleryFinisher
 from reclane_worker.device import Stopwatch
 from reclane_worker.events import TaskEvents
 from reclane_worker.lane import Ending, Entry, Lane, patiently
-from reclane_worker.triage import ANSWERED, Ended, Job, celery_failed, end_with, notify_channel
+from reclane_worker.triage import (
+    ANSWERED,
+    Ended,
+    Job,
+    celery_failed,
+    end_with,
+    notify_channel,
+    superseded,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -90,11 +98,14 @@ class Finishing:
         if not patiently(lambda: self._lane.owns(entry.field)):
             return None
         kept = patiently(lambda: self._lane.stored([message.id])).get(message.id)
+        if kept and superseded(message, kept):
+            return Ending(entry.field, message.id)
         answered = kept is not None and wire.is_terminal(kept)
+        revoked = kept is not None and wire.is_revoked(kept)
+        if revoked and not isinstance(outcome, str):  # while it ran: the answer is dropped
+            outcome = "revoked"
         # Who revokes stores that, too; a chord and signal receivers have yet to hear of it.
-        if not answered or (
-            isinstance(outcome, str) and kept is not None and wire.is_revoked(kept)
-        ):
+        if not answered or revoked:
             try:
                 with self._stopwatch.watch("Celery's side of a message", CELERY_S):
                     self._finisher.finish(message, outcome, store=not answered)

@@ -128,6 +128,12 @@ def _wanted(message: wire.Message, kept: bytes | None) -> wire.Wanted | None:
     return wanted if wanted.digest else None
 
 
+def superseded(message: wire.Message, kept: bytes) -> bool:
+    """Whether the message's idempotency key waits for another request by now."""
+    wanted = _wanted(message, kept)
+    return wanted is not None and wanted.digest != message.digest
+
+
 def _answered(entry: Entry, message: wire.Message, kept: bytes) -> Ended:
     """A repeat, which changes nothing; or one that was revoked by storing that, of which a chord
     and whoever listens have yet to hear."""

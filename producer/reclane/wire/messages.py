@@ -273,9 +273,11 @@ def _seconds(value: Any, name: str, task_id: str) -> float | None:
         raise WireError(f"the {name} header is not an ISO date", task_id)
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
+        # In UTC, too: an offset must not bring it before the year 1 or after 9999.
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise WireError(f"the {name} header is not an ISO date", task_id) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return moment.timestamp()
 
 
 def _sent(headers: dict[str, Any]) -> float | None:
