@@ -349,6 +349,7 @@ def test_a_monitors_view(sides: Sides, watching: dict[str, Watching]) -> None:
         def processed() -> int:
             return max(int(event.get("processed", 0)) for event in monitor.events)
 
+        side.outcome(side.send(SPACE))  # in a process of its own, this test runs first
         eventually(processed, "a heartbeat with counts")
         before, running = processed(), side.run_slow()
         eventually(lambda: any(e.get("active") for e in monitor.events), "an active one")
