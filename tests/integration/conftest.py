@@ -22,6 +22,9 @@ def stock(server: EmbeddedServer) -> Iterator[Celery]:
     app = Celery("stock", broker=server.url, backend=server.url, set_as_current=False)
     yield app
     gc.collect()  # a result unsubscribes when it is collected; the server must still be there
+    # One that an exception's frames still hold is collected later: it has nowhere to say so then.
+    app.backend.result_consumer.stop()
+    app.backend.result_consumer._pubsub = None
     app.close()
 
 
