@@ -9,8 +9,8 @@ from celery import Celery
 
 from reclane import wire
 from reclane.contract import Failure
-from reclane_worker import events as module
-from reclane_worker.events import MAX_WAITING, TaskEvents
+from reclane_worker.celery_side import events as module
+from reclane_worker.celery_side.events import MAX_WAITING, TaskEvents
 from reclane_worker.lane import Ending, Entry
 from reclane_worker.triage import ANSWERED, Ended, Job, Triage
 from support import DEADLINE_S, eventually

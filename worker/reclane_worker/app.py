@@ -13,8 +13,8 @@ from celery import Celery
 from reclane import names, wire
 from reclane.contract import parse_request
 from reclane.errors import InvalidRequest, RequestFailed, WireError
-from reclane_worker.celery_redis import celery_redis
-from reclane_worker.celery_side import answer_or_raise, computed
+from reclane_worker.celery_side.finisher import answer_or_raise, computed
+from reclane_worker.celery_side.same_redis import celery_redis
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.step import LaneStep
 

@@ -12,9 +12,9 @@ from kombu.exceptions import OperationalError
 from reclane import wire
 from reclane.contract import Failure
 from reclane_worker.answering import Answer
-from reclane_worker.celery_side import CeleryFinisher
+from reclane_worker.celery_side.events import TaskEvents
+from reclane_worker.celery_side.finisher import CeleryFinisher
 from reclane_worker.device import Stopwatch
-from reclane_worker.events import TaskEvents
 from reclane_worker.lane import Ending, Entry, Lane, patiently
 from reclane_worker.triage import (
     ANSWERED,

@@ -23,10 +23,10 @@ from reclane._refusal import refusal
 from reclane.contract import Failure, RecommendRequest
 from reclane_worker.answering import Answer, batch_shape
 from reclane_worker.batching import CostLine
-from reclane_worker.celery_side import CeleryFinisher
+from reclane_worker.celery_side.events import TaskEvents
+from reclane_worker.celery_side.finisher import CeleryFinisher
 from reclane_worker.device import Device, Stopwatch, bound_s, device_threads
 from reclane_worker.ending import EXIT_LANE, end_process
-from reclane_worker.events import TaskEvents
 from reclane_worker.finishing import CELERY_S, Finishing
 from reclane_worker.lane import Entry, Lane, Leased, is_passing, patiently
 from reclane_worker.pipeline import Pipeline

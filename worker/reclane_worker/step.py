@@ -13,7 +13,7 @@ from celery.worker import state
 
 from reclane import names
 from reclane.probe import STARTING, announce, withdraw
-from reclane_worker.celery_redis import differing
+from reclane_worker.celery_side.same_redis import differing
 from reclane_worker.ending import EXIT_STUCK, end_process
 from reclane_worker.rights import refused
 from reclane_worker.settings import WorkerSettings
@@ -43,15 +43,15 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
     def start(self, worker: Any) -> None:
         """Load the model, then start taking work; Celery's consumer starts after that."""
         from reclane_worker.app import local_pipeline
-        from reclane_worker.celery_side import CeleryFinisher
+        from reclane_worker.celery_side.events import TaskEvents
+        from reclane_worker.celery_side.finisher import CeleryFinisher
+        from reclane_worker.celery_side.holdings import Holdings
+        from reclane_worker.celery_side.remote import Remote
         from reclane_worker.device import Stopwatch
-        from reclane_worker.events import TaskEvents
-        from reclane_worker.holdings import Holdings
         from reclane_worker.keeper import Keeper
         from reclane_worker.lane import Lane
         from reclane_worker.loading import share_cores
         from reclane_worker.loop import LaneLoop
-        from reclane_worker.remote import Remote
 
         settings = WorkerSettings.from_environment()
         pipeline = local_pipeline()

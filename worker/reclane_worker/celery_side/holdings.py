@@ -12,7 +12,7 @@ from typing import Any, Final
 from reclane import wire
 from reclane._connection import connect
 from reclane.errors import WireError
-from reclane_worker.celery_side import delivery_info
+from reclane_worker.celery_side.finisher import delivery_info
 from reclane_worker.settings import WorkerSettings
 
 MAX_SCHEDULED: Final = 1_000  # messages read for one answer, soonest first

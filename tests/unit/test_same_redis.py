@@ -8,7 +8,7 @@ import redis
 from celery import Celery
 
 from reclane.settings import Settings
-from reclane_worker.celery_redis import celery_redis, differing
+from reclane_worker.celery_side.same_redis import celery_redis, differing
 
 
 def read_by_celery(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,8 +14,8 @@ from celery.utils.functional import maybe_list
 from celery.worker.control import Panel, ok
 
 from reclane import names
-from reclane_worker.events import TaskEvents
-from reclane_worker.holdings import Holdings
+from reclane_worker.celery_side.events import TaskEvents
+from reclane_worker.celery_side.holdings import Holdings
 from reclane_worker.loop import LaneLoop
 
 Command = Callable[..., Any]
