@@ -5,6 +5,7 @@ lease. A host name or a process id would not do: containers share host names, an
 container has its predecessor's host name and process id, whose lease may not have lapsed yet.
 """
 
+import json
 import os
 import threading
 from collections.abc import Callable
@@ -33,6 +34,15 @@ class Away:
     """Redis did not answer, or does not take writes now."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What Redis knows of a worker: ms left of its lease, None without one; what is late there,
+    as the worker says itself, or ''."""
+
+    left_ms: int | None
+    late: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,32 +99,37 @@ def probe(kind: Kind, settings: Settings, timeout_s: float) -> Verdict:
     return decide(kind, worker_id, _look(settings, worker_id, timeout_s))
 
 
-def decide(kind: Kind, worker_id: str, found: int | Away | None) -> Verdict:
-    """Judge what was found: ms left of the lease, None without one, or Redis away.
+def decide(kind: Kind, worker_id: str, found: Seen | Away) -> Verdict:
+    """Judge what was found.
 
     Without Redis nobody can renew a lease, and restarting workers does not bring it back: such a
-    worker is live and not ready.
+    worker is live and not ready. So is one whose batch is late: if it is stuck, it ends by itself.
     """
     if isinstance(found, Away):
         reason = found.reason
         if kind == "live":
             reason += "; restarting the worker would not help"
         return Verdict(kind, kind == "live", reason, worker_id)
-    if found is None:
+    left_ms = found.left_ms
+    if left_ms is None:
         reason = f"{worker_id} holds no lease: it has none yet, or lost it while frozen or stuck"
         return Verdict(kind, False, reason, worker_id)
-    if found <= 0:
-        reason = f"the lease of {worker_id} lapsed {-found} ms ago: it is frozen, stuck or gone"
-        return Verdict(kind, False, reason, worker_id, found)
-    return Verdict(kind, True, f"{worker_id} holds its lease", worker_id, found)
+    if left_ms <= 0:
+        reason = f"the lease of {worker_id} lapsed {-left_ms} ms ago: it is frozen, stuck or gone"
+        return Verdict(kind, False, reason, worker_id, left_ms)
+    if found.late:
+        reason = f"{worker_id} holds its lease, but {found.late}"
+        return Verdict(kind, kind == "live", reason, worker_id, left_ms)
+    return Verdict(kind, True, f"{worker_id} holds its lease", worker_id, left_ms)
 
 
-def _look(settings: Settings, worker_id: str, timeout_s: float) -> int | Away | None:
-    def ask() -> int | None:
+def _look(settings: Settings, worker_id: str, timeout_s: float) -> Seen | Away:
+    def ask() -> Seen:
         with connect(settings) as client:
             script = _scripts.load("reclane/probe", allow_oom=True)
-            left: int | None = client.eval(script, 1, settings.keys.leases, worker_id)
-            return left
+            keys = settings.keys.leases, settings.keys.worker(worker_id)
+            left_ms, statistics = client.eval(script, 2, *keys, worker_id)
+            return Seen(left_ms, _late(statistics))
 
     try:
         return _within(timeout_s, ask)
@@ -124,6 +139,15 @@ def _look(settings: Settings, worker_id: str, timeout_s: float) -> int | Away | 
         away = isinstance(error, redis.ConnectionError)
         what = "Redis cannot be reached" if away else "Redis refuses"
         return Away(refusal(error) or f"{what}: {_first_line(error)}")
+
+
+def _late(statistics: bytes | None) -> str:
+    """What a worker says is late, from its statistics; '' where it says nothing of it."""
+    try:
+        late = json.loads(statistics or b"{}").get("late")
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    return late[:SHOWN_CHARACTERS] if isinstance(late, str) else ""
 
 
 def _within(timeout_s: float, call: Callable[[], _T]) -> _T:

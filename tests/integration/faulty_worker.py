@@ -1,7 +1,8 @@
 """The worker's app with an encoder that misbehaves on marked requests: `celery -A faulty_worker`.
 
 The faults are real: the process raises, exits, sleeps or hangs inside the batch on the device.
-With FAULTY_GATE its model finishes loading only once that file exists.
+With FAULTY_GATE its model finishes loading only once that file exists; with FAULTY_LAND the
+lane's own thread meets an exception that nobody foresaw.
 """
 
 import os
@@ -16,6 +17,7 @@ import reclane_worker.hashing
 from reclane_worker import app
 from reclane_worker.encoder import Role, Tokens
 from reclane_worker.hashing import HashEncoder, hash_term
+from reclane_worker.loop import LaneLoop
 
 __all__ = ["app"]
 
@@ -66,3 +68,12 @@ class FaultyEncoder(HashEncoder):
 
 
 reclane_worker.hashing.HashEncoder = FaultyEncoder  # type: ignore[misc]
+
+
+def _land(self: LaneLoop) -> None:
+    if self._flights:
+        raise ZeroDivisionError
+
+
+if os.environ.get("FAULTY_LAND"):
+    LaneLoop._land_done = _land  # type: ignore[method-assign]

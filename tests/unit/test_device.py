@@ -11,7 +11,7 @@ TICK_S = 1.0
 
 
 def run(serial: int = 1, bound: float = 10.0, what: str = "a batch") -> Running:
-    return Running(what, bound, serial)
+    return Running(what, (bound - 5) / 4, serial)
 
 
 def first_complaint(overdue: Overdue, running: list[Running], times: list[float]) -> float | None:
@@ -43,9 +43,9 @@ def test_work_is_stuck_once_past_its_bound_and_not_before() -> None:
 
 def test_the_reason_names_the_work_and_its_bound() -> None:
     overdue = Overdue(TICK_S)
-    reasons = [overdue.check([run(bound=2.0, what="the batch")], now) for now in ticks(0, 3)]
-    assert reasons[:3] == [None] * 3
-    assert reasons[3] == "the batch is stuck: over its bound of 2.0 s"
+    reasons = [overdue.check([run(bound=6.0, what="the batch")], now) for now in ticks(0, 7)]
+    assert reasons[:7] == [None] * 7
+    assert reasons[7] == "the batch is stuck: over its bound of 6.0 s"
 
 
 def test_a_suspended_process_is_not_stuck() -> None:
@@ -78,7 +78,21 @@ def test_two_runs_side_by_side_are_timed_apart() -> None:
 def test_many_short_runs_one_after_another_are_not_stuck() -> None:
     overdue = Overdue(TICK_S)
     for serial, now in enumerate(ticks(0, 1_000)):
-        assert overdue.check([run(serial, 1.0)], now) is None
+        assert overdue.check([run(serial, 6.0)], now) is None
+
+
+def test_work_past_its_predicted_end_is_late_long_before_it_is_stuck() -> None:
+    overdue, batch = Overdue(TICK_S), [Running("the batch", 20.0, 1)]
+    late = []
+    for now in ticks(0, 30):
+        assert overdue.check(batch, now) is None
+        late.append(overdue.late(batch))
+    assert late[:23] == [None] * 23
+    assert late[23] == (
+        "the batch should have ended after 20.0 s; it may be stuck, and ends the process after "
+        "85.0 s"
+    )
+    assert overdue.late([]) is None
 
 
 # ---- the stopwatch
@@ -88,7 +102,7 @@ def test_work_is_running_inside_the_body_only() -> None:
     watch = Stopwatch()
     with watch.watch("a", 1.0):
         (found,) = watch.running()
-        assert (found.what, found.bound_s) == ("a", 9.0)
+        assert (found.what, found.predicted_s) == ("a", 1.0)
     assert watch.running() == []
 
 
@@ -140,7 +154,7 @@ def test_work_is_watched_while_it_runs_and_gives_its_result_and_seconds() -> Non
     device = Device(watch, 1)
     result, seconds = device.submit(watch.running, 2.0).result(10)
     device.close()
-    assert [one.bound_s for one in result] == [13.0]
+    assert [one.predicted_s for one in result] == [2.0]
     assert 0 <= seconds < 10
     assert watch.running() == []
 
@@ -153,7 +167,7 @@ def test_work_that_waits_for_a_thread_is_not_yet_watched() -> None:
     second = device.submit(watch.running, 2.0)
     release.set()
     assert first.result(10)[0] is True
-    assert [one.bound_s for one in second.result(10)[0]] == [13.0]
+    assert [one.predicted_s for one in second.result(10)[0]] == [2.0]
     device.close()
 
 

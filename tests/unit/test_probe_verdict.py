@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from reclane.cli import cli
 from reclane.errors import InvalidSettings
-from reclane.probe import STARTING, Away, announce, decide, probe, withdraw
+from reclane.probe import STARTING, Away, Seen, announce, decide, probe, withdraw
 from reclane.settings import Settings
 from support import DEADLINE_S
 
@@ -21,15 +21,16 @@ HEAVY = ("torch", "transformers", "celery", "kombu", "numpy", "rich", "reclane_w
 @pytest.mark.parametrize(
     ("found", "live", "ready"),
     [
-        (1, True, True),
-        (0, False, False),
-        (-1, False, False),
-        (None, False, False),
+        (Seen(1), True, True),
+        (Seen(1, "the batch is late"), True, False),
+        (Seen(0), False, False),
+        (Seen(-1, "the batch is late"), False, False),
+        (Seen(None), False, False),
         (Away("Redis is away"), True, False),
     ],
 )
-def test_a_worker_is_judged_by_its_lease_and_never_blamed_for_redis(
-    found: int | Away | None, live: bool, ready: bool
+def test_a_worker_is_judged_by_its_lease_and_what_it_says_and_never_blamed_for_redis(
+    found: Seen | Away, live: bool, ready: bool
 ) -> None:
     assert decide("live", "host:1:ab", found).ok is live
     assert decide("ready", "host:1:ab", found).ok is ready

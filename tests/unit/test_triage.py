@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reclane import names, wire
-from reclane.contract import MAX_K, RecommendRequest
+from reclane.contract import MAX_K, Failure, RecommendRequest
 from reclane.errors import RequestFailed, RequestRevoked
 from reclane_worker import triage as module
 from reclane_worker.lane import Entry
@@ -227,6 +227,11 @@ def test_a_message_below_max_attempts_runs(crashes: int) -> None:
     assert len(sort(entry(message(), crashes)).jobs) == 1
 
 
+def test_a_crash_in_company_condemns_nobody() -> None:
+    assert len(sort(entry(message(), 1), max_attempts=1).jobs) == 1
+    assert not sort(entry(message(), 2), max_attempts=1).jobs
+
+
 @pytest.mark.parametrize("crashes", [3])
 def test_a_message_at_max_attempts_is_poison(crashes: int) -> None:
     one = ended(message(), crashes)
@@ -328,14 +333,24 @@ def test_only_a_reclane_client_is_notified(
 @pytest.mark.parametrize(("reply_to", "told"), [(CHANNEL, CHANNEL), (STOCK_REPLY, "")])
 def test_an_answer_notifies_only_a_reclane_client(reply_to: str, told: str) -> None:
     (job,) = sort(entry(message(reply_to=reply_to))).jobs
-    ending = end_with(job, b"meta")
+    ending = end_with(job, b"meta", None, NOW_MS)
     assert (ending.field, ending.task_id, ending.meta) == ("1:0:0", "t-1", b"meta")
     assert (ending.channel, ending.dead_letter) == (told, b"")
 
 
+@pytest.mark.parametrize(
+    ("code", "kept"), [("pipeline_error", True), ("non_finite", True), ("unknown_catalog", False)]
+)
+def test_what_the_model_cannot_take_is_kept_as_a_dead_letter(code: str, kept: bool) -> None:
+    (job,) = sort(entry(message())).jobs
+    ending = end_with(job, b"meta", Failure(code=code, message="no"), NOW_MS)
+    assert ending.meta == b"meta"
+    assert bool(ending.dead_letter) is kept
+
+
 def test_ignore_result_stores_no_answer() -> None:
     (job,) = sort(entry(message(ignore_result=True))).jobs
-    ending = end_with(job, b"meta")
+    ending = end_with(job, b"meta", None, NOW_MS)
     assert ending.meta == b""
     assert ending.arguments(KEYS)[1:3] == ("", b"")
 
@@ -358,7 +373,7 @@ def test_ignore_result_stores_no_failure_and_no_revocation(
 
 def test_an_ending_with_a_result_names_its_key() -> None:
     (job,) = sort(entry(message())).jobs
-    assert end_with(job, b"meta").arguments(KEYS) == (
+    assert end_with(job, b"meta", None, NOW_MS).arguments(KEYS) == (
         "1:0:0",
         "celery-task-meta-t-1",
         b"meta",

@@ -21,12 +21,15 @@ def bound_s(predicted_s: float) -> float:
     return 5.0 + 4.0 * predicted_s
 
 
+LATE_S: Final = 2.0
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A stretch of work that must end: what it is, and its bound in seconds."""
+    """A stretch of work that must end: what it is, and how long it should take, in seconds."""
 
     what: str
-    bound_s: float
+    predicted_s: float
     serial: int
 
 
@@ -44,7 +47,7 @@ class Stopwatch:
         with self._lock:
             self._serial += 1
             serial = self._serial
-        self._running[serial] = Running(what, bound_s(predicted_s), serial)
+        self._running[serial] = Running(what, predicted_s, serial)
         try:
             yield
         finally:
@@ -72,8 +75,20 @@ class Overdue:
         self._last = now
         self._spent_s = {r.serial: self._spent_s.get(r.serial, -step_s) + step_s for r in running}
         for work in running:
-            if self._spent_s[work.serial] > work.bound_s:
-                return f"{work.what} is stuck: over its bound of {work.bound_s:.1f} s"
+            bound = bound_s(work.predicted_s)
+            if self._spent_s[work.serial] > bound:
+                return f"{work.what} is stuck: over its bound of {bound:.1f} s"
+        return None
+
+    def late(self, running: list[Running]) -> str | None:
+        """What is LATE_S past its predicted end, and may be stuck: not yet a reason to end the
+        process, but one to say so. As of the last check."""
+        for work in running:
+            if self._spent_s.get(work.serial, 0.0) > work.predicted_s + LATE_S:
+                return (
+                    f"{work.what} should have ended after {work.predicted_s:.1f} s; it may be "
+                    f"stuck, and ends the process after {bound_s(work.predicted_s):.1f} s"
+                )
         return None
 
 

@@ -55,11 +55,12 @@ class Finishing:
                 endings += [ending] if ending else []
                 continue
             task_id, digest, parent_id = job.message.id, job.message.digest, job.message.parent_id
+            failure = answer if isinstance(answer, Failure) else None
             if isinstance(answer, Failure):
                 meta = wire.encode_failure(task_id, answer, now, digest, parent_id)
             else:
                 meta = wire.encode_success(task_id, answer, now, digest, parent_id)
-            endings.append(end_with(job, meta))
+            endings.append(end_with(job, meta, failure, int(now * 1e3)))
         lost = self._store(endings)
         if lost:
             _log.warning("%s answers came too late: others had taken the requests over", len(lost))

@@ -1,10 +1,11 @@
 """The keeper thread: renews the lease, ends a stuck process, recovers what dead workers held."""
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import redis
 
@@ -20,7 +21,11 @@ class Keeper(threading.Thread):
     """Runs beside the lane's loop over a connection of its own."""
 
     def __init__(
-        self, lane: Lane, lease_ms: int, stopwatch: Stopwatch, statistics: Callable[[], str]
+        self,
+        lane: Lane,
+        lease_ms: int,
+        stopwatch: Stopwatch,
+        statistics: Callable[[], dict[str, Any]],
     ) -> None:
         super().__init__(name="reclane-keeper", daemon=True)
         self._lane = lane
@@ -45,20 +50,23 @@ class Keeper(threading.Thread):
         tick_s = min(_MAX_TICK_S, self._lease_s / 3)
         overdue = Overdue(tick_s)
         renew_at = 0.0
+        told: str | None = None
         while not self._stopping.wait(tick_s):
             now = time.monotonic()
-            stuck = overdue.check(self._stopwatch.running(), now)
+            running = self._stopwatch.running()
+            stuck = overdue.check(running, now)
             if stuck:
                 end_process(EXIT_STUCK, stuck)
-            if now >= renew_at:
-                self._renew_and_recover(now)
-                renew_at = now + self._lease_s / 3
+            late = overdue.late(running)
+            if now >= renew_at or late != told:  # a probe hears of it at once
+                self._renew_and_recover(now, late)
+                renew_at, told = now + self._lease_s / 3, late
 
-    def _renew_and_recover(self, now: float) -> None:
+    def _renew_and_recover(self, now: float, late: str | None) -> None:
         """Nobody recovers within one lease of (re)connecting: after an outage every lease has
         lapsed, and the others need that long to renew theirs."""
         try:
-            self._lane.renew(self._statistics())
+            self._lane.renew(json.dumps(self._statistics() | {"late": late}))
             if self._connected_at is None:
                 self._connected_at = now
             if now - self._connected_at > self._lease_s:

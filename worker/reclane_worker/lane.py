@@ -169,6 +169,14 @@ class Lane:
         reply = self._run("recover", keys, *prefixes, CRASH_MEMORY_S)
         return [(reply[i].decode(), reply[i + 1], reply[i + 2]) for i in range(0, len(reply), 3)]
 
+    def is_full(self) -> bool:
+        """Whether Redis has no room: then it takes only the lane's own writes."""
+        try:
+            self._redis.eval(_scripts.load("reclane_worker/writable"), 0)
+        except redis.OutOfMemoryError:
+            return True
+        return False
+
     def leave(self) -> bool:
         """Give up the lease; False while anything is in flight."""
         return bool(self._run("leave", [self._keys.leases, self._inflight, self._worker]))

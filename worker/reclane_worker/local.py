@@ -81,6 +81,10 @@ class WorkerProcess:
         assert self._process is not None
         return self._process.wait(timeout_s)
 
+    def ended(self) -> bool:
+        """Whether the process is there no more."""
+        return self._process is not None and self._process.poll() is not None
+
     def kill(self) -> None:
         """End it as a crash would (SIGKILL)."""
         if self._process is not None and self._process.poll() is None:

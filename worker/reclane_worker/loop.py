@@ -5,7 +5,6 @@ never waits for a fuller batch while the device is idle, and leases the next wor
 running batch is about to end, so that what arrives meanwhile runs together.
 """
 
-import json
 import logging
 import threading
 import time
@@ -14,7 +13,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass
 from traceback import format_tb
-from typing import Final
+from typing import Any, Final
 
 import redis
 
@@ -130,9 +129,9 @@ class LaneLoop(threading.Thread):
         self.join(self._settings.drain_s or bound_s(predicted_s))
         return not self.is_alive()
 
-    def statistics(self) -> str:
-        """Counters and versions as JSON, for whoever watches the worker."""
-        return json.dumps(asdict(self.totals) | self._pipeline.versions())
+    def statistics(self) -> dict[str, Any]:
+        """Counters and versions, for whoever watches the worker."""
+        return asdict(self.totals) | self._pipeline.versions()
 
     # ---- asked from other threads
 

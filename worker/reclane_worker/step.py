@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from typing import Any, Final
 from uuid import uuid4
 
@@ -15,11 +16,13 @@ from reclane import names
 from reclane.probe import STARTING, announce, withdraw
 from reclane_worker.celery_side.same_redis import differing
 from reclane_worker.ending import EXIT_STUCK, end_process
+from reclane_worker.lane import Lane, patiently
 from reclane_worker.rights import refused
 from reclane_worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
+ROOM_S: Final = 0.5  # how often to look whether a full Redis has room again
 _SWITCH_INTERVAL_S: Final = 0.0005  # a wake-up beside a busy thread: 0.7 ms instead of 5.2 ms
 _POOLS: Final = ("celery.concurrency.thread", "celery.concurrency.solo")
 
@@ -49,7 +52,6 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         from reclane_worker.celery_side.remote import Remote
         from reclane_worker.device import Stopwatch
         from reclane_worker.keeper import Keeper
-        from reclane_worker.lane import Lane
         from reclane_worker.loading import share_cores
         from reclane_worker.loop import LaneLoop
 
@@ -82,6 +84,23 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         self.loop.start()
         self.keeper.start()
         _log.info("lane %s takes %s", worker_id, ", ".join(names.LANE_QUEUES))
+        self._wait_for_room(worker, Lane(settings, worker_id))
+
+    def _wait_for_room(self, worker: Any, lane: Lane) -> None:
+        """Hold Celery's own consumer back while Redis is full: it writes before it takes work,
+        and would end the worker, whose lane is what drains Redis."""
+        full = patiently(lane.is_full)
+        if full:
+            _log.warning("Redis is full: the lane drains it; Celery's own consumer starts later")
+        while full:
+            try:
+                state.maybe_shutdown()
+            except SystemExit:
+                self.stop(worker)  # Celery stops no step of a worker that has not fully started
+                raise
+            time.sleep(ROOM_S)
+            full = patiently(lane.is_full)
+        lane.close()
 
     def _shutting_down(self, **_: Any) -> None:
         self.loop.begin_drain()

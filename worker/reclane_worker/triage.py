@@ -15,6 +15,8 @@ from reclane_worker.lane import Ending, Entry
 ANSWERED: Final = "answered"
 REVOKED: Final = "revoked"
 MAX_MESSAGE_BYTES: Final = 1_048_576
+POISON: Final = frozenset({"pipeline_error", "non_finite"})
+ALONE: Final = 2  # the first crash had company, and condemns nobody; from then on it runs alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def _admit(
         text = f"this queue takes {names.RECOMMEND}; route other tasks to {names.TASKS_QUEUE}"
         failure = Failure(code="unknown_task", message=text)
         result.ended.append(_failed(entry, message, failure, now_ms, message.id, dead=True))
-    elif entry.crashes >= max_attempts:
+    elif entry.crashes >= max(max_attempts, ALONE):
         failure = _poison(entry.crashes)
         result.ended.append(_failed(entry, message, failure, now_ms, message.id, dead=True))
     else:
@@ -180,10 +182,14 @@ def _admit(
             result.jobs.append(Job(entry, message, request, queued_ms))
 
 
-def end_with(job: Job, meta: bytes) -> Ending:
-    """The ending of a job that ran; `ignore_result` stores nothing."""
-    message = job.message
-    return Ending(job.entry.field, message.id, _kept(message, meta), notify_channel(message))
+def end_with(job: Job, meta: bytes, failure: Failure | None, now_ms: int) -> Ending:
+    """The ending of a job that ran; `ignore_result` stores nothing. One that the model could not
+    take is kept as a dead letter, too: it may be answered once the model is mended."""
+    message, entry = job.message, job.entry
+    poison = failure is not None and failure.code in POISON
+    letter = dead_letter(entry, message.id, failure, now_ms) if failure and poison else b""
+    channel = notify_channel(message)
+    return Ending(entry.field, message.id, _kept(message, meta), channel, letter)
 
 
 def _kept(message: wire.Message, meta: bytes) -> bytes:

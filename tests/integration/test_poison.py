@@ -1,0 +1,105 @@
+"""One request that does harm, at every place of a batch: its neighbours are answered, and it ends
+as a typed failure and a dead letter."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+import pytest
+import redis
+
+from reclane import Client, Handle, ReclaneError, RequestFailed
+from reclane.operations import letters
+from reclane_worker.ending import EXIT_STUCK
+from reclane_worker.local import WorkerProcess
+from support import DEADLINE_S, KEYS, StartWorker, assert_nothing_left, eventually
+
+BATCH = 9
+FIRST, MIDDLE, LAST = 0, BATCH // 2, BATCH - 1
+SETTINGS = {"RECLANE_MAX_ATTEMPTS": "2"}
+
+
+def a_batch(client: Client, fault: str, place: int) -> list[Handle]:
+    """Equally long requests, so that the batch has them in this order."""
+    texts = [f"film {'shoes' if n != place else fault} number" for n in range(BATCH)]
+    return client.submit_many(texts)
+
+
+def supervise(start_worker: StartWorker, done: Callable[[], bool]) -> list[int]:
+    """Start a worker whenever there is none, as a supervisor would; how each of them ended."""
+    codes = []
+    while not done():
+        worker = start_worker.prepare(SETTINGS, app="faulty_worker")
+        with contextlib.suppress(ReclaneError):
+            worker.start()  # it may die of its first lease before that is seen
+        code = end_of(worker, done)
+        codes += [] if code is None else [code]
+    return codes
+
+
+def end_of(worker: WorkerProcess, done: Callable[[], bool]) -> int | None:
+    eventually(lambda: done() or worker.ended(), "all is answered or the worker ends")
+    return worker.wait() if worker.ended() else None
+
+
+def assert_only_the_culprit_fails(
+    handles: Sequence[Handle], place: int, code: str, raw: "redis.Redis"
+) -> None:
+    for number, handle in enumerate(handles):
+        if number != place:
+            assert handle.result(DEADLINE_S).items
+    with pytest.raises(RequestFailed) as raised:
+        handles[place].result(DEADLINE_S)
+    assert raised.value.code == code
+    (letter,) = letters.newest(raw, KEYS)
+    assert (letter.id, letter.code) == (handles[place].id, code)
+    assert_nothing_left(raw)
+
+
+@pytest.mark.parametrize("place", [FIRST, MIDDLE, LAST])
+@pytest.mark.parametrize(
+    ("fault", "code"), [("raisefault", "pipeline_error"), ("nanfault", "non_finite")]
+)
+def test_a_request_that_the_model_cannot_take_fails_alone(
+    fault: str,
+    code: str,
+    place: int,
+    client: Client,
+    raw: "redis.Redis",
+    start_worker: StartWorker,
+) -> None:
+    handles = a_batch(client, fault, place)
+    start_worker(app="faulty_worker")
+    assert_only_the_culprit_fails(handles, place, code, raw)
+
+
+@pytest.mark.parametrize("place", [FIRST, MIDDLE, LAST])
+@pytest.mark.parametrize(("fault", "exit_code"), [("exitfault", 9), ("hangfault", EXIT_STUCK)])
+def test_a_request_that_ends_its_worker_is_condemned_alone(
+    fault: str,
+    exit_code: int,
+    place: int,
+    client: Client,
+    raw: "redis.Redis",
+    start_worker: StartWorker,
+) -> None:
+    handles = a_batch(client, fault, place)
+    codes = supervise(start_worker, lambda: all(handle.done() for handle in handles))
+    assert codes == [exit_code] * 2
+    assert_only_the_culprit_fails(handles, place, "poison", raw)
+
+
+def test_two_culprits_of_one_batch_are_told_apart(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    texts = ["film exitfault", "film one", "film exitfault two", "film three"]
+    handles = client.submit_many(texts)
+    codes = supervise(start_worker, lambda: all(handle.done() for handle in handles))
+    assert codes == [9] * 3  # once together, then each alone
+    for handle, text in zip(handles, texts, strict=True):
+        if "exitfault" in text:
+            with pytest.raises(RequestFailed, match="poison"):
+                handle.result(0)
+        else:
+            assert handle.result(0).items
+    assert raw.llen(KEYS.dead_letters) == 2
+    assert_nothing_left(raw)
