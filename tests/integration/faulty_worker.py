@@ -2,16 +2,19 @@
 
 The faults are real: the process raises, exits, sleeps or hangs inside the batch on the device.
 With FAULTY_GATE its model finishes loading only once that file exists; with FAULTY_LAND the
-lane's own thread meets an exception that nobody foresaw.
+lane's own thread meets an exception that nobody foresaw; with FAULTY_STORE it is killed in the
+instant after Celery's backend has stored its first result.
 """
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from celery.backends.redis import RedisBackend
 
 import reclane_worker.hashing
 from reclane_worker import app
@@ -67,6 +70,15 @@ class FaultyEncoder(HashEncoder):
         return vectors
 
 
+def store_and_die(*args: Any, **kwargs: Any) -> None:
+    """Die between storing a result and doing what follows from it."""
+    store_result(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+store_result = RedisBackend.store_result
+if os.environ.get("FAULTY_STORE"):
+    RedisBackend.store_result = store_and_die
 reclane_worker.hashing.HashEncoder = FaultyEncoder  # type: ignore[misc]
 
 

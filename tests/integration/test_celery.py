@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import redis
-from celery import Celery, chord
+from celery import Celery, chain, chord
 from celery.result import AsyncResult
 
-from parity import SPACE, Side, Sides
+from parity import BAD, SPACE, Side, Sides
 from reclane import Client, RequestFailed, names
 from reclane.embedded import EmbeddedServer
 from reclane.wire import encode_revoked
@@ -151,6 +151,38 @@ def test_a_chord_hears_of_a_member_that_was_revoked_while_it_ran(
     eventually(lambda: "slowfault is on the device" in worker.log(), "the member runs")
     raw.set(KEYS.result(member.id), encode_revoked(member.id, "revoked", time.time()), ex=300)
     eventually(lambda: result.state == "FAILURE", "the chord has failed, and does not wait")
+
+
+@pytest.mark.parametrize("ask", [SPACE, BAD])
+def test_a_chord_whose_worker_died_after_storing_its_part_goes_on(
+    stock: Celery, raw: "redis.Redis", start_worker: StartWorker, ask: dict[str, object]
+) -> None:
+    step = stock.signature(names.RECOMMEND, args=(ask,), immutable=True, options=RECOMMEND)
+    dying = start_worker({"FAULTY_STORE": "1"}, app="faulty_worker")
+    result = chord([step], app=stock)(step.clone(args=(SPACE,)))
+    (part,) = result.parent.results
+    dying.wait(DEADLINE_S)
+    kept = raw.get(KEYS.result(part.id))
+    start_worker()
+    outcome = "SUCCESS" if ask is SPACE else "FAILURE"
+    eventually(lambda: result.state == outcome, "the chord hears of its part")
+    assert kept is not None
+    assert raw.get(KEYS.result(part.id)) == kept
+
+
+def test_a_failure_whose_worker_died_after_storing_it_reaches_errbacks_and_the_chain(
+    stock: Celery, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    listener = stock.signature("somebody.listens", options={"queue": "errors"})
+    step = stock.signature(names.RECOMMEND, args=(BAD,), options=RECOMMEND)
+    dying = start_worker({"FAULTY_STORE": "1"}, app="faulty_worker")
+    last = chain(step, step.clone(), app=stock).apply_async(link_error=listener)
+    dying.wait(DEADLINE_S)
+    assert (last.parent.state, last.state, raw.llen("errors")) == ("FAILURE", "PENDING", 0)
+    start_worker()
+    eventually(lambda: last.state == "FAILURE", "the rest of the chain has failed")
+    eventually(lambda: raw.llen("errors") == 1, "the errback was sent")
+    assert last.parent.state == "FAILURE"
 
 
 def test_a_key_asked_anew_while_its_old_request_runs_gets_its_own_answer(

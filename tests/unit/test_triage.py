@@ -192,7 +192,7 @@ def test_a_keyed_message_lives_as_long_as_its_placeholder_says() -> None:
 
 def test_a_keyed_message_whose_key_waits_for_another_request_is_dropped_in_silence() -> None:
     one = ended(keyed(), stored={"t-1": placeholder(digest="b" * 40)})
-    assert (one.reason, one.ending.meta, one.ending.dead_letter) == ("answered", b"", b"")
+    assert (one.reason, one.ending.meta, one.ending.dead_letter) == ("superseded", b"", b"")
 
 
 def test_a_stored_revocation_need_not_be_kept_once_its_message_was_dropped() -> None:

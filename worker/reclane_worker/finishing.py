@@ -18,12 +18,14 @@ from reclane_worker.device import Stopwatch
 from reclane_worker.lane import Ending, Entry, Lane, patiently
 from reclane_worker.triage import (
     ANSWERED,
+    REVOKED,
+    SUPERSEDED,
     Ended,
     Job,
     celery_failed,
     end_with,
     notify_channel,
-    superseded,
+    standing,
 )
 
 _log = logging.getLogger(__name__)
@@ -74,9 +76,8 @@ class Finishing:
         endings = []
         for one in ended:
             ending = one.ending
-            message, revoked = one.message, one.failure is None
-            answered = one.reason == ANSWERED
-            if message and not answered and self._finisher.wants(message, revoked=revoked):
+            message = one.message
+            if message and self._wants(message, one):
                 outcome = one.failure or one.reason
                 through = self._through_celery(one.entry, message, outcome)
                 if through is None:
@@ -87,6 +88,14 @@ class Finishing:
             _log.info("request %s ended without a run: %s", ending.task_id or "-", one.reason)
         self._store(endings)
         self._events.ended(ended)
+
+    def _wants(self, message: wire.Message, one: Ended) -> bool:
+        """Whether a message that ends without a run ends through Celery."""
+        if one.reason == SUPERSEDED:
+            return False
+        if one.reason == ANSWERED:
+            return message.needs_celery
+        return self._finisher.wants(message, revoked=one.failure is None)
 
     def _through_celery(
         self, entry: Entry, message: wire.Message, outcome: Answer | Failure | str
@@ -99,26 +108,28 @@ class Finishing:
         if not patiently(lambda: self._lane.owns(entry.field)):
             return None
         kept = patiently(lambda: self._lane.stored([message.id])).get(message.id)
-        if kept and superseded(message, kept):
+        stands = standing(message, kept)
+        if stands == SUPERSEDED or (outcome == ANSWERED and stands != ANSWERED):  # it expired
             return Ending(entry.field, message.id)
-        answered = kept is not None and wire.is_terminal(kept)
-        revoked = kept is not None and wire.is_revoked(kept)
-        if revoked and not isinstance(outcome, str):  # while it ran: the answer is dropped
-            outcome = "revoked"
-        # Who revokes stores that, too; a chord and signal receivers have yet to hear of it.
-        if not answered or revoked:
-            try:
-                with self._stopwatch.watch("Celery's side of a message", CELERY_S):
-                    self._finisher.finish(message, outcome, store=not answered)
-            except (OperationalError, redis.RedisError) as error:
-                _log.error("request %s: not sent on (%s)", message.id, type(error).__name__)
-                self.park(entry, int((time.time() + CELERY_RETRY_S) * 1e3))
-                return None
-            except Exception as error:
-                _log.error("request %s: Celery's side raised %s", message.id, type(error).__name__)
-                return celery_failed(entry, message, error, int(time.time() * 1e3))
-            if message.digest:
-                patiently(lambda: self._lane.mark(message.id, message.digest))
+        try:
+            with self._stopwatch.watch("Celery's side of a message", CELERY_S):
+                if kept and stands == ANSWERED:
+                    self._finisher.follow(message, kept)
+                elif stands == REVOKED:  # perhaps while it ran: the answer is dropped
+                    # Who revokes stores that; a chord and signal receivers have yet to hear of it.
+                    reason = outcome if isinstance(outcome, str) else REVOKED
+                    self._finisher.finish(message, reason, store=False)
+                else:
+                    self._finisher.finish(message, outcome)
+        except (OperationalError, redis.RedisError) as error:
+            _log.error("request %s: not sent on (%s)", message.id, type(error).__name__)
+            self.park(entry, int((time.time() + CELERY_RETRY_S) * 1e3))
+            return None
+        except Exception as error:
+            _log.error("request %s: Celery's side raised %s", message.id, type(error).__name__)
+            return celery_failed(entry, message, error, int(time.time() * 1e3))
+        if message.digest:
+            patiently(lambda: self._lane.mark(message.id, message.digest))
         others = wire.decode_pending(kept).notify if kept and wire.is_pending(kept) else ()
         return Ending(entry.field, message.id, channel=notify_channel(message), others=others)
 

@@ -14,6 +14,7 @@ from reclane_worker.lane import Ending, Entry
 
 ANSWERED: Final = "answered"
 REVOKED: Final = "revoked"
+SUPERSEDED: Final = "superseded"
 MAX_MESSAGE_BYTES: Final = 1_048_576
 POISON: Final = frozenset({"pipeline_error", "non_finite"})
 ALONE: Final = 2  # the first crash had company, and condemns nobody; from then on it runs alone
@@ -105,12 +106,11 @@ def triage(
     for entry, message in read:
         now_s = now_ms / 1000
         kept = stored.get(message.id)
+        stands = standing(message, kept)
         wanted = _wanted(message, kept)
         expires = wanted.expires if wanted else message.expires
-        if kept is not None and wire.is_terminal(kept):
-            result.ended.append(_answered(entry, message, kept))
-        elif wanted and wanted.digest != message.digest:
-            result.ended.append(Ended(entry, message, Ending(entry.field, message.id), ANSWERED))
+        if stands:
+            result.ended.append(_standing(entry, message, stands))
         elif message.id in revoked:
             result.ended.append(_revoked(entry, message, REVOKED, now_ms))
         elif expires is not None and expires <= now_s:
@@ -130,18 +130,25 @@ def _wanted(message: wire.Message, kept: bytes | None) -> wire.Wanted | None:
     return wanted if wanted.digest else None
 
 
-def superseded(message: wire.Message, kept: bytes) -> bool:
-    """Whether the message's idempotency key waits for another request by now."""
+def standing(message: wire.Message, kept: bytes | None) -> str:
+    """Why nothing that a worker finds may be stored for a message, by what is kept for its id.
+
+    ANSWERED and REVOKED: that is stored. SUPERSEDED: its idempotency key waits for another
+    request by now. '': nothing stands against it. `store` in terminal.lua decides alike in the
+    instant of a commit.
+    """
+    if kept is not None and wire.is_terminal(kept):
+        return REVOKED if wire.is_revoked(kept) else ANSWERED
     wanted = _wanted(message, kept)
-    return wanted is not None and wanted.digest != message.digest
+    return SUPERSEDED if wanted and wanted.digest != message.digest else ""
 
 
-def _answered(entry: Entry, message: wire.Message, kept: bytes) -> Ended:
-    """A repeat, which changes nothing; or one that was revoked by storing that, of which a chord
-    and whoever listens have yet to hear."""
-    revoked = wire.is_revoked(kept)
-    ending = Ending(entry.field, message.id, channel=notify_channel(message), revoked=revoked)
-    return Ended(entry, message, ending, REVOKED if revoked else ANSWERED)
+def _standing(entry: Entry, message: wire.Message, stands: str) -> Ended:
+    """A repeat, of which Celery's side may yet have something to do; one that was revoked by
+    storing that, of which a chord and whoever listens have yet to hear; or one nobody waits for."""
+    channel = "" if stands == SUPERSEDED else notify_channel(message)
+    ending = Ending(entry.field, message.id, channel=channel, revoked=stands == REVOKED)
+    return Ended(entry, message, ending, stands)
 
 
 def _refuse_unparsed(entry: Entry, max_attempts: int) -> Failure | None:

@@ -24,7 +24,7 @@ from reclane import wire
 from reclane.contract import Failure
 from reclane.errors import RequestFailed
 from reclane_worker.answering import Answer
-from reclane_worker.triage import ANSWERED, Ended, Job, Triage
+from reclane_worker.triage import ANSWERED, SUPERSEDED, Ended, Job, Triage
 
 _log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def _revoked(message: wire.Message, expired: bool) -> _Fields:
 
 def _ended(one: Ended) -> Iterator[_Fields]:
     """What ended without a run. A stock worker starts on a request before it finds it invalid."""
-    if one.message is None or one.reason == ANSWERED:
+    if one.message is None or one.reason in (ANSWERED, SUPERSEDED):
         return
     if one.failure:
         yield _event("task-started", one.message)

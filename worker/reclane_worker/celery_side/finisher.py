@@ -96,6 +96,24 @@ class CeleryFinisher:
         finally:
             _COMPUTED.reset(token)
 
+    def follow(self, message: wire.Message, kept: bytes) -> None:
+        """Do once more what follows from a result that is stored: who stored it may have died
+        before a chord counted it or errbacks were sent. Links are sent before a result is stored.
+        """
+        context, backend = Context(self._request(message)), self._app.backend
+        meta = backend.decode_result(kept)
+        if meta["status"] == wire.SUCCESS:
+            backend.mark_as_done(message.id, meta["result"], context, store_result=False)
+            return
+        # The rest of a chain hears of the failure only where that is stored (as it was) once more.
+        backend.mark_as_failure(
+            message.id,
+            meta["result"],
+            meta.get("traceback"),
+            request=context,
+            store_result=bool(context.chain),
+        )
+
     def _revoke(self, message: wire.Message, reason: str, store: bool) -> None:
         context = Context(self._request(message))
         self._app.backend.mark_as_revoked(message.id, reason, request=context, store_result=store)
