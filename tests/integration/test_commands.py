@@ -34,6 +34,7 @@ from support import DEADLINE_S, CutProxy, StartWorker, eventually
 KEYS = names.Keys(PREFIX)
 QUEUE = KEYS.list(names.INTERACTIVE_QUEUE)
 FAILURE = Failure(code="poison", message="workers died")
+WAITS_FOR_ANOTHER = b'{"status": "PENDING", "result": null, "reclane": {"digest": "ffff"}}'
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +68,15 @@ def served(
         workers.kill_all()
 
 
-def message(task_id: str, query: str = "film", reply_to: str = "") -> bytes:
-    request = RecommendRequest(query=query)
-    queue = names.INTERACTIVE_QUEUE
+def message(task_id: str, query: str = "film", reply_to: str = "", digest: str = "") -> bytes:
+    """`digest`: of a request whose id comes from an idempotency key."""
     return wire.encode_request(
-        request, task_id=task_id, queue=queue, reply_to=reply_to, now=time.time()
+        RecommendRequest(query=query),
+        task_id=task_id,
+        queue=names.INTERACTIVE_QUEUE,
+        reply_to=reply_to,
+        now=time.time(),
+        digest=digest,
     )
 
 
@@ -419,6 +424,15 @@ def test_a_purge_never_overwrites_a_result(reclane: Reclane, raw: "redis.Redis")
     assert wire.decode_result(raw.get(KEYS.result("done")) or b"").status == "SUCCESS"
 
 
+def test_a_purge_ends_no_other_request_under_the_same_key(
+    reclane: Reclane, raw: "redis.Redis"
+) -> None:
+    raw.lpush(QUEUE, message("a", digest="0" * 40))
+    raw.set(KEYS.result("a"), WAITS_FOR_ANOTHER)
+    assert reclane.json("queue", "purge", "interactive", "--yes")["ended"] == 1
+    assert raw.get(KEYS.result("a")) == WAITS_FOR_ANOTHER
+
+
 def test_a_purge_leaves_what_only_celery_can_end(
     reclane: Reclane, module_server: EmbeddedServer, raw: "redis.Redis"
 ) -> None:
@@ -524,16 +538,39 @@ def test_a_repeated_requeue_does_nothing(raw: "redis.Redis") -> None:
     assert not letters.drop(raw, KEYS, one)
 
 
-def test_a_requeued_request_keeps_its_idempotency_key(raw: "redis.Redis") -> None:
-    bury(raw, "a")
+@pytest.mark.parametrize("kept", [True, False], ids=["its-failure-is-kept", "it-has-expired"])
+def test_a_requeued_request_keeps_its_idempotency_key(raw: "redis.Redis", kept: bool) -> None:
     digest = "0" * 40
-    raw.set(KEYS.result("a"), wire.encode_failure("a", FAILURE, 0.0, digest))
+    raw.lpush(KEYS.dead_letters, letter(message("a", digest=digest), "a"))
+    if kept:
+        raw.set(KEYS.result("a"), wire.encode_failure("a", FAILURE, 0.0, digest))
     (one,) = letters.newest(raw, KEYS)
-    letters.requeue(raw, KEYS, one, one.raw)
+    assert letters.requeue(raw, KEYS, one, one.raw) == "requeued"
     waiting = raw.get(KEYS.result("a")) or b""
     assert wire.is_pending(waiting)
     assert json.loads(waiting)["reclane"] == {"digest": digest}
     assert raw.ttl(KEYS.result("a")) > 86_400
+
+
+def test_an_edited_letter_has_the_key_wait_for_the_new_request(
+    reclane: Reclane, raw: "redis.Redis"
+) -> None:
+    raw.lpush(KEYS.dead_letters, letter(message("a", digest="0" * 40), "a"))
+    reclane.environment["EDITOR"] = "sed -i s/film/novel/"
+    reclane("dlq", "requeue", "a", "--edit")
+    (again,) = raw.lrange(QUEUE, 0, -1)
+    expected = wire.request_digest(RecommendRequest(query="novel"))
+    assert wire.decode_message(again).digest == expected
+    assert wire.decode_pending(raw.get(KEYS.result("a")) or b"").digest == expected
+
+
+def test_a_letter_stays_where_its_key_waits_for_another_request(raw: "redis.Redis") -> None:
+    raw.lpush(KEYS.dead_letters, letter(message("a", digest="0" * 40), "a"))
+    raw.set(KEYS.result("a"), WAITS_FOR_ANOTHER)
+    (one,) = letters.newest(raw, KEYS)
+    assert letters.requeue(raw, KEYS, one, one.raw) == "answered"
+    assert (raw.llen(QUEUE), raw.llen(KEYS.dead_letters)) == (0, 1)
+    assert raw.get(KEYS.result("a")) == WAITS_FOR_ANOTHER
 
 
 def test_after_a_lost_reply_a_requeue_can_be_repeated(

@@ -90,6 +90,14 @@ def test_a_mended_request_keeps_id_links_and_whom_to_tell() -> None:
     assert RecommendRequest.model_validate(again.request_fields()) == request
 
 
+def test_a_mended_request_has_its_own_digest_only_where_its_id_comes_from_a_key() -> None:
+    request = RecommendRequest(query="shoes")
+    keyed = letter_of(changed(message(), reclane_digest="a" * 40))
+    again = decode_message(message_for(keyed, NOW_S, request))
+    assert again.digest == wire.request_digest(request)
+    assert decode_message(message_for(letter_of(message()), NOW_S, request)).digest == ""
+
+
 def test_a_mended_deadline_counts_from_now() -> None:
     request = RecommendRequest(query="x", deadline_s=5)
     again = decode_message(message_for(letter_of(message()), NOW_S, request))

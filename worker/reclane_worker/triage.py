@@ -217,7 +217,8 @@ def notify_channel(message: wire.Message) -> str:
 
 
 def _revoked(entry: Entry, message: wire.Message, reason: str, now_ms: int) -> Ended:
-    meta = wire.encode_revoked(message.id, reason, now_ms / 1000, message.parent_id)
+    now_s = now_ms / 1000
+    meta = wire.encode_revoked(message.id, reason, now_s, message.parent_id, message.digest)
     ending = Ending(entry.field, message.id, _kept(message, meta), notify_channel(message))
     return Ended(entry, message, ending, reason)
 

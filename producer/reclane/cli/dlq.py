@@ -104,7 +104,8 @@ def requeue(
     """Send dead letters to the end of the queue they came from, under their old ids.
 
     The stored failure is taken back and crashes are forgotten. An expiry that has passed is taken
-    off. One that was answered or revoked meanwhile stays a letter.
+    off. One that was answered or revoked meanwhile, or whose idempotency key waits for another
+    request by now, stays a letter.
     """
     if (source or edit) and (everything or len(ids) != 1 or (source and edit)):
         raise click.UsageError("--request or --edit mends one letter; name it")

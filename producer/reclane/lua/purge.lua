@@ -3,7 +3,8 @@
 -- ARGV result ttl (s), how far from the served end to look, then per message:
 --   message, result key ('' = no id), meta ('' = store nothing), notify channel ('' = none), id
 -- Returns how many left the list, and how many of those had no id. One that is gone (a worker
--- took it, or this call is a repeat after a lost reply) is left alone.
+-- took it, or this call is a repeat after a lost reply) is left alone. One whose idempotency key
+-- waits for another request by now leaves the list and its key alone.
 local ended, without_id, notify = 0, 0, {}
 for i = 3, #ARGV, 5 do
   local message, key, meta = ARGV[i], ARGV[i + 1], ARGV[i + 2]

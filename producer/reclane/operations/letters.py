@@ -111,8 +111,8 @@ def requeue(client: Any, keys: names.Keys, letter: Letter, raw: bytes) -> Outcom
 
     In one script: the letter is removed, its stored failure gives way to the placeholder of a
     waiting request (the worker would take it for answered), and its crashes are forgotten. A
-    repeat finds it gone and does nothing. One that was answered or revoked meanwhile stays a
-    letter: a result never changes.
+    repeat finds it gone and does nothing. One that was answered or revoked meanwhile, or whose
+    idempotency key waits for another request by now, stays a letter: a result never changes.
 
     Raises:
         NotRequeueable: it has no list to go back to.
@@ -121,19 +121,21 @@ def requeue(client: Any, keys: names.Keys, letter: Letter, raw: bytes) -> Outcom
     if destination not in keys.lane_lists():
         raise NotRequeueable(f"{letter.name}: {letter.origin!r} is not a list that workers serve")
     # SHA-1 as in the lane's scripts; nothing rests on its strength.
-    digests = [sha1(one, usedforsecurity=False).hexdigest() for one in (letter.raw, raw)]
+    crashes = [sha1(one, usedforsecurity=False).hexdigest() for one in (letter.raw, raw)]
     result = keys.result(letter.id) if letter.id else ""
     lists = keys.dead_letters, destination, keys.attempts
-    reply = client.eval(REQUEUE, 3, *lists, letter.record, raw, result, _waiting_s(raw), *digests)
+    waiting = _waiting(raw)
+    reply = client.eval(REQUEUE, 3, *lists, letter.record, raw, result, *waiting, *crashes)
     outcomes: dict[int, Outcome] = {1: "requeued", 0: "gone", -1: "answered"}
     return outcomes[int(reply)]
 
 
-def _waiting_s(raw: bytes) -> int:
-    """How long Redis knows that the message waits; 0 where it stores no result."""
+def _waiting(raw: bytes) -> tuple[int, str]:
+    """How long Redis knows that the message waits, 0 where it stores no result; its digest."""
     message = messages.read(raw)
-    stores = not (isinstance(message, wire.Message) and message.ignore_result)
-    return WAITING_TTL_S if stores else 0
+    if isinstance(message, WireError):
+        return WAITING_TTL_S, ""
+    return 0 if message.ignore_result else WAITING_TTL_S, message.digest
 
 
 def drop(client: Any, keys: names.Keys, letter: Letter) -> bool:

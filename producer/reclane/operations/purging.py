@@ -82,12 +82,14 @@ def _ending(raw: bytes, keys: names.Keys, now_s: float) -> tuple[str | bytes, ..
     """Result key, REVOKED, channel and id of a message; None when only Celery can end it."""
     message = messages.read(raw)
     if isinstance(message, WireError):
-        task_id, stores, channel = message.task_id or "", True, ""
+        task_id, stores, channel, digest = message.task_id or "", True, "", ""
     elif message.needs_celery:
         return None
     else:
-        task_id, stores = message.id, not message.ignore_result
+        task_id, stores, digest = message.id, not message.ignore_result, message.digest
         ours = names.is_notify_channel(message.reply_to)
         channel = keys.channel(message.reply_to) if ours else ""
-    meta = wire.encode_revoked(task_id, REASON, now_s) if task_id and stores else b""
+    meta = b""
+    if task_id and stores:
+        meta = wire.encode_revoked(task_id, REASON, now_s, digest=digest)
     return keys.result(task_id) if task_id else "", meta, channel, task_id

@@ -243,6 +243,8 @@ def _ask(envelope: dict[str, Any], request: RecommendRequest, now: float) -> Non
         embed = {}
     fields = request.model_dump(mode="json", exclude_defaults=True, by_alias=True)
     headers |= {"task": names.RECOMMEND, "eta": None}
+    if _DIGEST.fullmatch(str(headers.get("reclane_digest"))):
+        headers["reclane_digest"] = request_digest(request)
     if request.deadline_s is not None:
         headers["expires"] = datetime.fromtimestamp(now + request.deadline_s, UTC).isoformat()
     properties["body_encoding"] = "base64"

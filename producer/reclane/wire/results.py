@@ -47,14 +47,19 @@ def encode_failure(
     return _meta(task_id, FAILURE, _exception(RequestFailed, failure), now, digest, parent_id)
 
 
-def encode_revoked(task_id: str, reason: str, now: float, parent_id: str = "") -> bytes:
-    """Celery's REVOKED meta, as mark_as_revoked stores it; reason: revoked, expired, cancelled."""
+def encode_revoked(
+    task_id: str, reason: str, now: float, parent_id: str = "", digest: str = ""
+) -> bytes:
+    """Celery's REVOKED meta, as mark_as_revoked stores it; reason: revoked, expired, cancelled.
+
+    With the message's `digest` it ends that request alone, not another one under the same key.
+    """
     value = {
         "exc_type": "TaskRevokedError",
         "exc_message": [reason],
         "exc_module": "celery.exceptions",
     }
-    return _meta(task_id, REVOKED, to_json(value), now, "", parent_id)
+    return _meta(task_id, REVOKED, to_json(value), now, digest, parent_id)
 
 
 def decode_result(raw: bytes) -> Meta:
