@@ -26,7 +26,7 @@ from reclane.embedded import EmbeddedServer, Tls
 from reclane.settings import Settings
 from reclane.wire import encode_failure, encode_revoked
 from reclane_worker.ending import EXIT_LANE
-from reclane_worker.lane import Ending, Lane
+from reclane_worker.lane import Committed, Ending, Lane
 from reclane_worker.rights import refused
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.wait import QueueWatch
@@ -548,7 +548,8 @@ def test_a_full_server_is_drained_by_every_script_of_the_lane(kind: str) -> None
             assert lane.start(fields[:1])
             assert lane.renew("{}")
             meta = b'{"status": "FAILURE", "result": null, "task_id": "x"}'
-            assert lane.commit([Ending(fields[0], handles[0].id, meta, "", b"dead")]) == set()
+            ending = Ending(fields[0], handles[0].id, meta, "", b"dead")
+            assert lane.commit([ending]) == Committed()
             assert lane.give_back(fields[1:2]) == 1
             assert lane.give_back(fields[2:3], leased.now_ms + 600_000) == 1
             assert lane.held() == fields[3:]

@@ -9,10 +9,9 @@ from celery import Celery
 
 from reclane import wire
 from reclane.contract import Failure
-from reclane_worker.celery_side import events as module
-from reclane_worker.celery_side.events import MAX_WAITING, TaskEvents
-from reclane_worker.lane import Ending, Entry
-from reclane_worker.triage import ANSWERED, Ended, Job, Triage
+from reclane_worker.celery_side.events import MAX_WAITING, Outcome, TaskEvents
+from reclane_worker.lane import Entry
+from reclane_worker.triage import Job, Triage
 from support import DEADLINE_S, eventually
 
 
@@ -98,39 +97,28 @@ def test_nothing_is_kept_before_celerys_consumer_is_there() -> None:
         assert waiting(events) == []
 
 
-def test_only_what_became_visible_is_told() -> None:
+def test_each_outcome_of_a_run_has_its_event() -> None:
     events = TaskEvents(worker())
-    jobs = [job("a"), job("b"), job("c")]
-    answers = [{"items": []}, Failure(code="x", message="y"), {"items": []}]
-    events.finished(jobs, answers, {"a", "b"}, 0.5)
-    assert waiting(events) == ["a task-succeeded", "b task-failed"]
+    failure = Failure(code="x", message="y")
+    outcomes: list[tuple[wire.Message, Outcome]] = [
+        (message("a"), {"items": []}),
+        (message("b"), failure),
+        (message("c"), "revoked"),
+    ]
+    events.finished(outcomes, 0.5)
+    assert waiting(events) == ["a task-succeeded", "b task-failed", "c task-revoked"]
 
 
-def test_a_request_revoked_while_it_ran_is_told_as_revoked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.state, "revoked", {"a"})
-    events = TaskEvents(worker())
-    events.finished([job("a")], [{"items": []}], {"a"}, 0.5)
-    assert waiting(events) == ["a task-revoked"]
-
-
-def test_what_ends_without_a_run_is_told_once_and_repeats_are_not() -> None:
-    def ended(reason: str, failure: Failure | None = None) -> Ended:
-        one = job(reason)
-        return Ended(one.entry, one.message, Ending(reason), reason, failure)
-
+def test_what_ends_without_a_run_starts_only_where_it_failed() -> None:
     events = TaskEvents(worker())
     broken = Failure(code="invalid_request", message="k: too small")
-    events.ended([ended(ANSWERED), ended("expired"), ended("invalid_request", broken)])
-    assert waiting(events) == [
-        "expired task-revoked",
-        "invalid_request task-started",
-        "invalid_request task-failed",
-    ]
+    events.ended([(message("late"), "expired"), (message("bad"), broken)])
+    assert waiting(events) == ["late task-revoked", "bad task-started", "bad task-failed"]
 
 
 def test_no_event_holds_request_text() -> None:
     events = TaskEvents(worker())
     events.received(Triage(jobs=[job()]))
-    events.finished([job()], [{"items": [{"title": "secretword"}]}], {"t-1"}, 0.5)
+    events.finished([(message(), {"items": [{"title": "secretword"}]})], 0.5)
     lists = [events._lists.get_nowait() for _ in range(2)]
     assert "secretword" not in str(lists)

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 from reclane import wire
 from reclane.contract import Failure
 from reclane_worker.answering import Answer
-from reclane_worker.celery_side.events import TaskEvents
+from reclane_worker.celery_side.events import Outcome, TaskEvents
 from reclane_worker.celery_side.finisher import CeleryFinisher
 from reclane_worker.device import Stopwatch
 from reclane_worker.lane import Ending, Entry, Lane, patiently
@@ -33,6 +33,9 @@ _log = logging.getLogger(__name__)
 CELERY_RETRY_S: Final = 2.0  # pause before a message whose callbacks could not be sent runs again
 CELERY_S: Final = 10.0  # predicted time for links and signal receivers, which are others' code
 
+# What became visible of which message, by its in-flight field.
+_Told = dict[str, tuple[wire.Message, Outcome]]
+
 
 class Finishing:
     """The lane thread's way to end entries; every call waits until Redis has answered."""
@@ -50,11 +53,11 @@ class Finishing:
     ) -> None:
         """Make the answers of one batch visible, each if its entry is still this worker's."""
         now = time.time()
-        endings = []
+        endings: list[Ending] = []
+        told: _Told = {}
         for job, answer in zip(jobs, answers, strict=True):
             if self._finisher.wants(job.message):
-                ending = self._through_celery(job.entry, job.message, answer)
-                endings += [ending] if ending else []
+                endings += self._through_celery(job.entry, job.message, answer, told)
                 continue
             task_id, digest, parent_id = job.message.id, job.message.digest, job.message.parent_id
             failure = answer if isinstance(answer, Failure) else None
@@ -63,31 +66,31 @@ class Finishing:
             else:
                 meta = wire.encode_success(task_id, answer, now, digest, parent_id)
             endings.append(end_with(job, meta, failure, int(now * 1e3)))
-        lost = self._store(endings)
+            told[job.entry.field] = job.message, answer
+        lost = self._store(endings, told)
         if lost:
             _log.warning("%s answers came too late: others had taken the requests over", len(lost))
             raws = [job.entry.raw for job in jobs if job.entry.field in lost]
             patiently(lambda: self._lane.absolve(raws))
-        ours = {ending.field for ending in endings} - lost
-        self._events.finished(jobs, answers, ours, runtime_s)
+        self._events.finished(told.values(), runtime_s)
 
     def end(self, ended: Sequence[Ended]) -> None:
         """End what needs no run: repeats, the revoked, the expired, the invalid."""
-        endings = []
+        endings: list[Ending] = []
+        told: _Told = {}
         for one in ended:
-            ending = one.ending
-            message = one.message
+            ending, message, outcome = one.ending, one.message, one.failure or one.reason
             if message and self._wants(message, one):
-                outcome = one.failure or one.reason
-                through = self._through_celery(one.entry, message, outcome)
-                if through is None:
-                    continue
-                letter = ending.dead_letter or through.dead_letter
-                ending = replace(through, dead_letter=letter, revoked=ending.revoked)
-            endings.append(ending)
+                for through in self._through_celery(one.entry, message, outcome, told):
+                    letter = ending.dead_letter or through.dead_letter
+                    endings.append(replace(through, dead_letter=letter, revoked=ending.revoked))
+            else:
+                endings.append(ending)
+                if message and one.reason not in (ANSWERED, SUPERSEDED):
+                    told[one.entry.field] = message, outcome
             _log.info("request %s ended without a run: %s", ending.task_id or "-", one.reason)
-        self._store(endings)
-        self._events.ended(ended)
+        self._store(endings, told)
+        self._events.ended(told.values())
 
     def _wants(self, message: wire.Message, one: Ended) -> bool:
         """Whether a message that ends without a run ends through Celery."""
@@ -98,43 +101,68 @@ class Finishing:
         return self._finisher.wants(message, revoked=one.failure is None)
 
     def _through_celery(
-        self, entry: Entry, message: wire.Message, outcome: Answer | Failure | str
-    ) -> Ending | None:
-        """Let Celery store and send what follows; None when the entry is not to be ended now.
+        self, entry: Entry, message: wire.Message, outcome: Outcome, told: _Told
+    ) -> list[Ending]:
+        """Let Celery store and send what follows; no ending where the entry is not to end now.
 
         Checked just before to be ours and not answered: this path has no conditional commit in
         one script, so a cancellation that comes in the same instant can still be overwritten.
         """
         if not patiently(lambda: self._lane.owns(entry.field)):
-            return None
+            return []
         kept = patiently(lambda: self._lane.stored([message.id])).get(message.id)
-        stands = standing(message, kept)
-        if stands == SUPERSEDED or (outcome == ANSWERED and stands != ANSWERED):  # it expired
-            return Ending(entry.field, message.id)
         try:
             with self._stopwatch.watch("Celery's side of a message", CELERY_S):
-                if kept and stands == ANSWERED:
-                    self._finisher.follow(message, kept)
-                elif stands == REVOKED:  # perhaps while it ran: the answer is dropped
-                    # Who revokes stores that; a chord and signal receivers have yet to hear of it.
-                    reason = outcome if isinstance(outcome, str) else REVOKED
-                    self._finisher.finish(message, reason, store=False)
-                else:
-                    self._finisher.finish(message, outcome)
+                became = self._let_celery(message, outcome, kept)
         except (OperationalError, redis.RedisError) as error:
             _log.error("request %s: not sent on (%s)", message.id, type(error).__name__)
             self.park(entry, int((time.time() + CELERY_RETRY_S) * 1e3))
-            return None
+            return []
         except Exception as error:
             _log.error("request %s: Celery's side raised %s", message.id, type(error).__name__)
-            return celery_failed(entry, message, error, int(time.time() * 1e3))
+            failed = celery_failed(entry, message, error, int(time.time() * 1e3))
+            if failed.failure:
+                told[entry.field] = message, failed.failure
+            return [failed.ending]
+        if became is not None:
+            told[entry.field] = message, became
+        if standing(message, kept) == SUPERSEDED:
+            return [Ending(entry.field, message.id)]
         if message.digest:
             patiently(lambda: self._lane.mark(message.id, message.digest))
         others = wire.decode_pending(kept).notify if kept and wire.is_pending(kept) else ()
-        return Ending(entry.field, message.id, channel=notify_channel(message), others=others)
+        return [Ending(entry.field, message.id, channel=notify_channel(message), others=others)]
 
-    def _store(self, endings: Sequence[Ending]) -> set[str]:
-        return patiently(lambda: self._lane.commit(endings)) if endings else set()
+    def _let_celery(
+        self, message: wire.Message, outcome: Outcome, kept: bytes | None
+    ) -> Outcome | None:
+        """What Celery's side made visible for a message of which `kept` is stored, if anything."""
+        stands = standing(message, kept)
+        if kept and stands == ANSWERED:
+            self._finisher.follow(message, kept)
+            return None
+        if stands == SUPERSEDED or outcome == ANSWERED:  # the answer that was there has expired
+            return None
+        if stands == REVOKED:  # perhaps while it ran: the answer is dropped
+            # Who revokes stores that; a chord and signal receivers have yet to hear of it.
+            outcome = outcome if isinstance(outcome, str) else REVOKED
+        self._finisher.finish(message, outcome, store=not stands)
+        return outcome
+
+    def _store(self, endings: Sequence[Ending], told: _Told) -> frozenset[str]:
+        """Returns the fields that were not ours; takes from `told` what did not become visible."""
+        if not endings:
+            return frozenset()
+        done = patiently(lambda: self._lane.commit(endings))
+        for field in done.lost:
+            told.pop(field, None)
+        late = [(field, told.pop(field)[0]) for field in done.late if field in told]
+        ids = [message.id for _, message in late]
+        kept = patiently(lambda: self._lane.stored(ids))
+        for field, message in late:
+            if standing(message, kept.get(message.id)) == REVOKED:
+                told[field] = message, REVOKED
+        return done.lost
 
     def park(self, entry: Entry, due_ms: int) -> None:
         """Put an entry back until `due_ms` of Redis's clock."""

@@ -78,6 +78,15 @@ class Ending:
         return self.field, key, self.meta, channels, self.task_id, self.dead_letter
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Fields that were not ours any more, and those that ended without the result they came with,
+    because another one stands or the key waits for another request."""
+
+    lost: frozenset[str] = frozenset()
+    late: frozenset[str] = frozenset()
+
+
 class Lane:
     """One worker's lane over one connection. Not for several threads: make one each."""
 
@@ -134,13 +143,14 @@ class Lane:
         """Record what may be to blame if the process dies; False when the lease was lost."""
         return bool(self._run("start", [self._keys.leases, self._worker], "\n".join(fields)))
 
-    def commit(self, endings: Sequence[Ending]) -> set[str]:
-        """End entries and make their results visible; returns fields that were not ours."""
+    def commit(self, endings: Sequence[Ending]) -> Committed:
+        """End entries and make their results visible, or say why they did not become so."""
         keys = [self._inflight, self._keys.attempts, self._keys.dead_letters]
         arguments: list[Any] = [self._settings.result_ttl_s, MAX_DEAD_LETTERS]
         for ending in endings:
             arguments.extend(ending.arguments(self._keys))
-        return {field.decode() for field in self._scripts["commit"](keys=keys, args=arguments)}
+        reply = self._scripts["commit"](keys=keys, args=arguments)
+        return Committed(*(frozenset(field.decode() for field in fields) for fields in reply))
 
     def give_back(self, fields: Sequence[str], due_ms: int = -1) -> int:
         """Return entries to their lists, or park them until `due_ms`; how many were ours."""

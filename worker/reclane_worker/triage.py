@@ -204,11 +204,11 @@ def _kept(message: wire.Message, meta: bytes) -> bytes:
     return b"" if message.ignore_result else meta
 
 
-def celery_failed(entry: Entry, message: wire.Message, error: Exception, now_ms: int) -> Ending:
-    """The ending of a message whose links, chord or signal receivers can never be served."""
+def celery_failed(entry: Entry, message: wire.Message, error: Exception, now_ms: int) -> Ended:
+    """A message whose links, chord or signal receivers can never be served."""
     text = f"Celery's side of this message raised {type(error).__name__}"
     failure = Failure(code="celery_side", message=text)
-    return _failed(entry, message, failure, now_ms, message.id, dead=True).ending
+    return _failed(entry, message, failure, now_ms, message.id, dead=True)
 
 
 def notify_channel(message: wire.Message) -> str:

@@ -10,27 +10,29 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from queue import Full, Queue
 from typing import Any, Final
 
 from celery.events import Event, get_exchange
 from celery.utils.time import utcoffset
-from celery.worker import state
 from kombu.messaging import Producer
 
 from reclane import wire
 from reclane.contract import Failure
 from reclane.errors import RequestFailed
 from reclane_worker.answering import Answer
-from reclane_worker.triage import ANSWERED, SUPERSEDED, Ended, Job, Triage
+from reclane_worker.triage import Job, Triage
 
 _log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 32  # lists, each of at most one lease's messages
 STOP_S: Final = 2.0
 HIDDEN: Final = "-"  # arguments and answers hold request text
+
+# What became of a message; a string is the reason for its revocation.
+Outcome = Answer | Failure | str
 
 _Fields = dict[str, Any]
 
@@ -54,23 +56,16 @@ class TaskEvents(threading.Thread):
         if self._wanted():
             self._put([_event("task-started", job.message) for job in jobs])
 
-    def finished(
-        self,
-        jobs: Sequence[Job],
-        answers: Sequence[Answer | Failure],
-        fields: Collection[str],
-        runtime_s: float,
-    ) -> None:
-        """The jobs whose in-flight field is among `fields` have become visible."""
+    def finished(self, told: Iterable[tuple[wire.Message, Outcome]], runtime_s: float) -> None:
+        """What has become visible of a batch that ran."""
         if self._wanted():
-            pairs = zip(jobs, answers, strict=True)
-            self._put(
-                [_finished(j.message, a, runtime_s) for j, a in pairs if j.entry.field in fields]
-            )
+            self._put([_finished(message, outcome, runtime_s) for message, outcome in told])
 
-    def ended(self, ended: Sequence[Ended]) -> None:
-        if ended and self._wanted():
-            self._put([event for one in ended for event in _ended(one)])
+    def ended(self, told: Collection[tuple[wire.Message, Outcome]]) -> None:
+        """What has become visible without a run. A stock worker starts on a request before it
+        finds it invalid."""
+        if told and self._wanted():
+            self._put([event for message, outcome in told for event in _ended(message, outcome)])
 
     def _wanted(self) -> bool:
         """Whether Celery's own dispatcher of this worker would send task events now."""
@@ -163,29 +158,17 @@ def _date(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-def _finished(message: wire.Message, answer: Answer | Failure, runtime_s: float) -> _Fields:
-    if isinstance(answer, Failure):
-        return _failed(message, answer)
-    if message.id in state.revoked:  # while it ran: REVOKED stays, the answer is dropped
-        return _revoked(message, expired=False)
+def _finished(message: wire.Message, outcome: Outcome, runtime_s: float = 0.0) -> _Fields:
+    if isinstance(outcome, Failure):
+        error = RequestFailed(outcome.message, outcome.code, outcome.retry)
+        return _event("task-failed", message, exception=repr(error), traceback="")
+    if isinstance(outcome, str):
+        expired = outcome == "expired"
+        return _event("task-revoked", message, terminated=False, signum=None, expired=expired)
     return _event("task-succeeded", message, result=HIDDEN, runtime=runtime_s)
 
 
-def _failed(message: wire.Message, failure: Failure) -> _Fields:
-    error = RequestFailed(failure.message, failure.code, failure.retry)
-    return _event("task-failed", message, exception=repr(error), traceback="")
-
-
-def _revoked(message: wire.Message, expired: bool) -> _Fields:
-    return _event("task-revoked", message, terminated=False, signum=None, expired=expired)
-
-
-def _ended(one: Ended) -> Iterator[_Fields]:
-    """What ended without a run. A stock worker starts on a request before it finds it invalid."""
-    if one.message is None or one.reason in (ANSWERED, SUPERSEDED):
-        return
-    if one.failure:
-        yield _event("task-started", one.message)
-        yield _failed(one.message, one.failure)
-    else:
-        yield _revoked(one.message, expired=one.reason == "expired")
+def _ended(message: wire.Message, outcome: Outcome) -> Iterator[_Fields]:
+    if isinstance(outcome, Failure):
+        yield _event("task-started", message)
+    yield _finished(message, outcome)

@@ -4,11 +4,12 @@
 -- ARGV result ttl (s), dead letter bound, then per entry:
 --   field, result key ('' = none), meta, notify channels (one a line), task id, dead letter ('' =
 --   none); a key without meta holds a revocation that need not outlive a result any more
--- Returns the fields that were no longer ours. Repeating it after a lost reply changes nothing.
+-- Returns the fields that were no longer ours, and those that ended without their result: another
+-- one stands, or the key waits for another request. Repeating it after a lost reply changes nothing.
 local inflight, attempts, dead_letters = KEYS[1], KEYS[2], KEYS[3]
 local ttl, bound = ARGV[1], tonumber(ARGV[2])
 local any_crashed = redis.call('EXISTS', attempts) == 1
-local lost, notify = {}, {}
+local lost, late, notify = {}, {}, {}
 
 for i = 3, #ARGV, 6 do
   local field, key, meta = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -29,11 +30,15 @@ for i = 3, #ARGV, 6 do
     if key ~= '' and meta == '' then
       redis.call('EXPIRE', key, ttl, 'LT')
     elseif key ~= '' then
-      others = store(key, meta, ttl) or {}
+      others = store(key, meta, ttl)
+      if not others then
+        late[#late + 1] = field
+        others = {}
+      end
     end
     for name in string.gmatch(channels, '[^\n]+') do others[#others + 1] = name end
     gather(notify, others, id)
   end
 end
 tell(notify)
-return lost
+return {lost, late}
