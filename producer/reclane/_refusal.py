@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 import redis.exceptions
 
-RIGHTS = "give it the rights that the README lists under Ways to Redis"
+RIGHTS = (
+    "give it the rights that the README lists under Ways to Redis: shop-worker for a worker, "
+    "shop-web for a client, shop-operator for `reclane queue` and `reclane dlq`"
+)
 _IN_SCRIPT = ("the user executing the script can't", "acl failure in script")  # Redis 7, Valkey
 
 # In OpenSSL's reasons; others, an end of file above all, come from a server that restarts.

@@ -6,7 +6,7 @@ import gc
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,14 +21,16 @@ from kombu import pools
 
 from reclane import AsyncClient, BrokerUnavailable, Client, names
 from reclane._connection import connect
-from reclane.contract import Failure
+from reclane.contract import Failure, RecommendRequest
 from reclane.embedded import EmbeddedServer, Tls
+from reclane.operations import letters, purging, queues
 from reclane.settings import Settings
-from reclane.wire import encode_failure, encode_revoked
+from reclane.wire import encode_failure, encode_request, encode_revoked
 from reclane_worker.ending import EXIT_LANE
-from reclane_worker.lane import Committed, Ending, Lane
+from reclane_worker.lane import Committed, Ending, Entry, Lane
 from reclane_worker.rights import refused
 from reclane_worker.settings import WorkerSettings
+from reclane_worker.triage import dead_letter
 from reclane_worker.wait import QueueWatch
 from support import DEADLINE_S, TEST_SERVER, StartWorker, eventually, redis_binary
 
@@ -217,8 +219,8 @@ def test_the_worker_says_which_right_is_missing_whichever_it_is(
     admin.close()
 
 
-def test_the_documented_producers_need_every_right_they_have(open_server: EmbeddedServer) -> None:
-    """Take one away, and something that the producer does is refused."""
+def test_the_documented_users_need_every_right_they_have(open_server: EmbeddedServer) -> None:
+    """Take one away, and something that the user does is refused."""
     admin = make_users(open_server)
     web = Settings.load(
         redis_url=with_user(open_server.url, "shop-web", "WEB-PASSWORD"), key_prefix="shop:"
@@ -245,7 +247,17 @@ def test_the_documented_producers_need_every_right_they_have(open_server: Embedd
             sent.forget()
             admin.set(web.keys.result("answered"), answered)
 
-    for user, use in (("shop-web", use_web), ("shop-celery", use_celery)):
+    operator = Settings.load(
+        redis_url=with_user(open_server.url, "shop-operator", "OPERATOR-PASSWORD"),
+        key_prefix="shop:",
+    )
+
+    uses: dict[str, Callable[[], None]] = {
+        "shop-web": use_web,
+        "shop-celery": use_celery,
+        "shop-operator": lambda: operate(admin, operator),
+    }
+    for user, use in uses.items():
         rules = documented_users()[user]
         use()
         assert denied(admin) == []
@@ -258,6 +270,34 @@ def test_the_documented_producers_need_every_right_they_have(open_server: Embedd
             assert denied(admin), (user, rule)
             admin.execute_command("ACL", "LOG", "RESET")
     admin.close()
+
+
+def operate(admin: "redis.Redis", settings: Settings) -> None:
+    """All that `reclane queue` and `reclane dlq` do, with something there to do it to."""
+    keys, now = settings.keys, time.time()
+    queue = keys.list(names.INTERACTIVE_QUEUE)
+    failure = Failure(code="poison", message="workers died")
+    sent = encode_request(
+        RecommendRequest(query="film"),
+        task_id="t",
+        queue=names.INTERACTIVE_QUEUE,
+        reply_to=names.notify_channel("c"),
+        now=now,
+    )
+    letter = dead_letter(Entry("1:1:1", names.INTERACTIVE_QUEUE, sent, 3), "t", failure, 0)
+    admin.delete(queue, keys.dead_letters)
+    admin.lpush(keys.dead_letters, letter, letter)
+    admin.set(keys.result("t"), encode_failure("t", failure, now))
+    admin.zadd(keys.leases, {"worker": 1})
+    with connect(settings) as client:
+        (again, dropped) = letters.newest(client, keys)
+        letters.requeue(client, keys, again, again.raw)
+        queues.overview(client, keys)
+        queues.peek(client, keys, names.INTERACTIVE_QUEUE, 1)
+        purging.purge(client, settings, names.INTERACTIVE_QUEUE)
+        for one in letters.oldest_first(client, keys, 1):
+            assert letters.drop(client, keys, one)
+            assert one == dropped
 
 
 # CPython leaves a socket to the collector when the server dies between TCP and TLS handshake.
