@@ -128,6 +128,9 @@ def test_a_failure_has_its_code_and_says_what_to_do(served: tuple[Reclane, "redi
     done = reclane("recommend", "x", "--filter", "nope=1", code=3)
     assert done.stdout == ""
     assert "no attribute 'nope'" in done.stderr
+    found = reclane.json("recommend", "x", "--filter", "nope=1", code=3)
+    assert found["error"]["code"] == "invalid_filter"
+    assert "no attribute 'nope'" in found["error"]["message"]
 
 
 def test_what_was_submitted_is_awaited_by_another_process(
@@ -333,6 +336,13 @@ def test_a_peek_shows_what_is_next_and_keeps_its_text_to_itself(
     assert [one["request"] for one in shown] == [{"query": "zqx"}]
     assert "zqx" not in reclane("queue", "peek", "interactive").stdout
     assert raw.lrange(QUEUE, 0, -1) == before
+
+
+def test_a_peek_says_what_has_expired(reclane: Reclane, raw: "redis.Redis") -> None:
+    envelope = json.loads(message("late"))
+    envelope["headers"]["expires"] = "2001-01-01T00:00:00+00:00"
+    raw.lpush(QUEUE, json.dumps(envelope))
+    assert reclane("queue", "peek", "interactive").stdout.split()[-2:] == ["expired", "-"]
 
 
 def test_a_purge_ends_every_request_and_tells_whoever_waits(
@@ -631,4 +641,5 @@ def test_letters_are_dropped_by_name_or_all(reclane: Reclane, raw: "redis.Redis"
     reclane("dlq", "drop", code=2)
     reclane("dlq", "drop", "--all", "--yes")
     assert raw.llen(KEYS.dead_letters) == 0
+    assert "there are no dead letters" in reclane("dlq", "requeue", "--all").stderr
     assert raw.exists(KEYS.result("b"))

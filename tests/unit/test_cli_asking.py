@@ -193,6 +193,29 @@ def test_no_ids_or_an_impossible_one_are_a_usage_error(
     assert (result.exit_code, result.stdout) == (2, "")
 
 
+def test_what_one_file_of_requests_may_hold_can_be_awaited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = [f"{n}\n" for n in range(lines.MAX_LINES)]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(ids)))
+    assert len(unique_ids(("-",))) == lines.MAX_LINES
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join([*ids, "one more"])))
+    with pytest.raises(click.UsageError, match="in parts"):
+        unique_ids(("-",))
+
+
+def test_a_closed_stdin_is_a_usage_error_only_where_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert options.request_fields({"query": "film"}) == {"query": "film"}
+    for read in (lambda: options.request_fields({"query": "-"}), lambda: unique_ids(("-",))):
+        with pytest.raises(click.UsageError, match="stdin is closed"):
+            read()
+    with pytest.raises(click.UsageError, match="--yes"):
+        options.confirm("Sure?", yes=False)
+
+
 # ---- printing
 
 

@@ -94,6 +94,7 @@ def ending(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> object:
         (KeyboardInterrupt(), 130, ""),
         (RequestRevoked("it was cancelled"), 4, "reclane: it was cancelled [revoked]"),
         (BrokerUnavailable("Redis is away"), 69, "reclane: Redis is away"),
+        (BrokerUnavailable("a\x1b[2Jb\n  c"), 69, "reclane: a [2Jb\n  c\n"),
         (ResultTimeout("too late"), 124, "reclane: too late"),
         (click.UsageError("say more"), 2, "Error: say more"),
         (click.exceptions.Exit(7), 7, ""),

@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from reclane import __version__
 from reclane.cli import exits
+from reclane.cli.printing import printable
 from reclane.errors import MissingExtra, ReclaneError
 
 GROUP: Final = "reclane.commands"
@@ -111,7 +112,8 @@ def _run() -> int:
     try:
         code: Any = cli(prog_name=PROGRAM, standalone_mode=False)
     except ReclaneError as error:
-        click.echo(f"{PROGRAM}: {error}", err=True)
+        for line in f"{PROGRAM}: {error}".split("\n"):
+            click.echo(printable(line), err=True)
         return exits.of(error)
     except click.Abort:
         return exits.INTERRUPTED

@@ -8,7 +8,7 @@ import click
 from reclane.cli import exits, options, printing
 from reclane.cli.lines import kept, read_requests, unique_ids
 from reclane.client import Client, Handle
-from reclane.contract import parse_request
+from reclane.contract import Recommendation, parse_request
 from reclane.errors import ReclaneError, ResultTimeout, UnknownRequest
 
 
@@ -21,20 +21,29 @@ def recommend(timeout: float, as_json: bool, **given: Any) -> None:
 
     QUERY is what you would like to see next, in plain words; - reads it from stdin. It may be
     left out with --history or --user. Ctrl-C cancels the request; after a timeout it goes on, and
-    `reclane wait` takes the id that is then shown.
+    `reclane wait` takes the id that is then shown. With --json an error is a document, too.
     """
-    request = parse_request(options.request_fields(given))
-    with Client() as client:
-        handle = client.submit(request)
-        try:
-            answer = handle.result(timeout)
-        except KeyboardInterrupt:
-            handle.cancel()
-            raise
+    try:
+        answer = _ask(given, timeout)
+    except ReclaneError as error:
+        if as_json:
+            printing.document({"error": printing.error_fields(error)})
+        raise
     if as_json:
         printing.document(answer.model_dump(mode="json"))
     else:
         printing.answer(answer)
+
+
+def _ask(given: dict[str, Any], timeout: float) -> Recommendation:
+    request = parse_request(options.request_fields(given))
+    with Client() as client:
+        handle = client.submit(request)
+        try:
+            return handle.result(timeout)
+        except KeyboardInterrupt:
+            handle.cancel()
+            raise
 
 
 @click.command()

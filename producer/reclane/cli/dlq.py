@@ -148,6 +148,8 @@ def _selected(
     if count:
         options.confirm(f"{verb} {count} dead letters?", yes)
         yield from letters.oldest_first(client, keys, count)
+    else:
+        click.echo("reclane: there are no dead letters", err=True)
 
 
 def _parsed(text: bytes | str) -> RecommendRequest:

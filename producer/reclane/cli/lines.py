@@ -1,19 +1,18 @@
 """Requests and ids as scripts give them: one a line."""
 
 import json
-import sys
 from collections.abc import Iterator
 from typing import IO, Any, Final
 from uuid import uuid4
 
 import click
 
+from reclane.cli.options import stdin
 from reclane.contract import MAX_ID_CHARS, MAX_REQUEST_BYTES, RecommendRequest, parse_request
 from reclane.errors import InvalidRequest
 
 MAX_LINES: Final = 100_000
 MAX_FILE_BYTES: Final = 256_000_000
-MAX_WAIT_IDS: Final = 10_000
 SHOWN_BAD_LINES: Final = 10
 
 
@@ -78,14 +77,14 @@ def unique_ids(ids: tuple[str, ...]) -> list[str]:
     """Ids in order, each once; - is replaced by the lines of stdin."""
     found: dict[str, None] = {}
     for one in ids:
-        for text in sys.stdin if one == "-" else (one,):
+        for text in stdin() if one == "-" else (one,):
             task_id = text.strip()
             if len(task_id) > MAX_ID_CHARS:
                 raise click.UsageError(f"an id has at most {MAX_ID_CHARS} characters")
             if task_id:
                 found[task_id] = None
-            if len(found) > MAX_WAIT_IDS:
-                raise click.UsageError(f"more than {MAX_WAIT_IDS} ids; wait for them in parts")
+            if len(found) > MAX_LINES:  # what one `submit --from` may have printed
+                raise click.UsageError(f"more than {MAX_LINES} ids; wait for them in parts")
     if not found:
         raise click.UsageError("no ids were given")
     return list(found)

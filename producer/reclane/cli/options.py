@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 import redis
@@ -81,9 +81,25 @@ def request_fields(given: dict[str, Any]) -> dict[str, Any]:
     """
     fields = {name: value for name, value in given.items() if value not in (None, [], {})}
     asks = fields.keys() & {"query", "history", "user_id"}
-    if fields.get("query") == "-" or not (asks or sys.stdin.isatty()):
-        fields["query"] = sys.stdin.read().strip()
+    if fields.get("query") == "-" or not (asks or _at_terminal()):
+        fields["query"] = stdin().read().strip()
     return fields
+
+
+def stdin() -> TextIO:
+    """Where a - is read from.
+
+    Raises:
+        click.UsageError: whoever started the command closed it.
+    """
+    if sys.stdin is None:
+        raise click.UsageError("stdin is closed: say it as an argument, or pipe it in")
+    return sys.stdin
+
+
+def _at_terminal() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 @contextmanager
@@ -112,7 +128,7 @@ def confirm(question: str, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not _at_terminal():
         raise click.UsageError("this needs a yes, and nobody can be asked here: pass --yes")
     if not click.confirm(question, err=True):
         raise click.ClickException("nothing was changed")

@@ -80,10 +80,15 @@ def peek(name: str, count: int, show_text: bool, as_json: bool) -> None:
         return
     rows: list[list[object]] = [["id", "priority", "bytes", "age", "expires in", "due in", ""]]
     for one in found:
-        times = (one.age_s, one.expires_in_s, one.due_in_s)
+        times = [printing.duration(one.age_s)]
+        times += [_until(one.expires_in_s, "expired"), _until(one.due_in_s, "due")]
         text = one.problem or (printing.compact(one.request) if show_text else "")
-        rows.append([one.id or "-", one.priority, one.bytes, *map(printing.duration, times), text])
+        rows.append([one.id or "-", one.priority, one.bytes, *times, text])
     printing.table(rows, right=(1, 2, 3, 4, 5))
+
+
+def _until(seconds: float | None, passed: str) -> str:
+    return passed if seconds is not None and seconds <= 0 else printing.duration(seconds)
 
 
 @queue.command()
