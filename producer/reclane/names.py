@@ -31,6 +31,11 @@ def priority_list(queue: str, priority: int = 0) -> str:
     return f"{queue}{_PRIORITY_SEPARATOR}{step}" if step else queue
 
 
+def is_bulk(origin: str) -> bool:
+    """Whether a list, unprefixed, is one of the bulk queue's."""
+    return origin.partition(_PRIORITY_SEPARATOR)[0] == BULK_QUEUE
+
+
 def notify_channel(client_id: str) -> str:
     """The `reply_to` that asks for one message with many ids, one a line, on this channel."""
     return _NOTIFY_PREFIX + client_id

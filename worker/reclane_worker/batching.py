@@ -1,11 +1,15 @@
 """Which requests run together, and how long that will take. Pure."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 _REMEMBERED: Final = 64
+_MOST_TOKENS: Final = 1_000_000
+_OVERHEADS: Final = 6  # a batch that is worth so many starts is nine tenths as good as a full one
+_MOST_OVERHEADS: Final = 8  # where the line is too uncertain to say what a start is worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ def plan(lengths: Sequence[int], limits: Limits) -> list[list[int]]:
 
 
 class CostLine:
-    """Predicts a batch's seconds as a * padded tokens + b, fitted over recent batches."""
+    """A batch's seconds as a * padded tokens + b, fitted over recent batches."""
 
     def __init__(self, initial_s: float = 1.0) -> None:
         self._seen: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
@@ -49,17 +53,50 @@ class CostLine:
     def learn(self, tokens: int, seconds: float) -> None:
         self._seen.append((tokens, seconds))
 
-    def predict(self, tokens: int) -> float:
-        """Least squares, but never below the mean cost of a token times `tokens`: a line fitted
-        to batches of one size says little about much longer ones."""
+    def line(self) -> tuple[float, float]:
+        """a, seconds for each padded token, and b, seconds for each batch: least squares, or the
+        mean alone where batches of one size, or noise, give no rising line."""
         if not self._seen:
-            return self._initial_s
-        count = len(self._seen)
-        mean_t = sum(t for t, _ in self._seen) / count
-        mean_s = sum(s for _, s in self._seen) / count
-        by_rate_s = mean_s / max(mean_t, 1.0) * tokens
+            return 0.0, self._initial_s
+        mean_t, mean_s = self._means()
         spread = sum((t - mean_t) ** 2 for t, _ in self._seen)
-        if spread == 0:
-            return max(mean_s, by_rate_s)
-        slope = sum((t - mean_t) * (s - mean_s) for t, s in self._seen) / spread
-        return max(mean_s + slope * (tokens - mean_t), by_rate_s)
+        slope = sum((t - mean_t) * (s - mean_s) for t, s in self._seen) / spread if spread else 0.0
+        slope = max(0.0, slope)
+        return slope, mean_s - slope * mean_t
+
+    def expect(self, tokens: int) -> float:
+        """Seconds by the line: neither cautious nor bold."""
+        slope, start_s = self.line()
+        return max(0.0, slope * tokens + start_s)
+
+    def predict(self, tokens: int) -> float:
+        """By the line, but never below the mean cost of a token times `tokens`: a line fitted
+        to batches of one size says little about much longer ones."""
+        return max(self.expect(tokens), self._rate() * tokens)
+
+    def tokens_within(self, seconds: float) -> int:
+        """How many padded tokens are predicted to take so long at most; at least 1."""
+        slope, start_s = self.line()
+        by_line = (seconds - start_s) / slope if slope else math.inf
+        by_rate = seconds / self._rate() if self._rate() else math.inf
+        return int(max(1.0, min(by_line, by_rate, _MOST_TOKENS)))
+
+    def _rate(self) -> float:
+        if not self._seen:
+            return 0.0
+        mean_t, mean_s = self._means()
+        return mean_s / max(mean_t, 1.0)
+
+    def _means(self) -> tuple[float, float]:
+        count = len(self._seen)
+        return sum(t for t, _ in self._seen) / count, sum(s for _, s in self._seen) / count
+
+
+def slice_tokens(cost: CostLine, seconds: float, limits: Limits) -> int:
+    """Padded tokens of one bulk batch: what is predicted to take so long at most, but never so
+    few that starting batches would cost bulk more than a tenth."""
+    slope, start_s = cost.line()
+    least = _MOST_OVERHEADS * limits.overhead_tokens
+    if slope:
+        least = min(least, int(_OVERHEADS * max(0.0, start_s) / slope))
+    return min(limits.max_tokens, max(least, cost.tokens_within(seconds)))

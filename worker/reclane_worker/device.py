@@ -104,16 +104,21 @@ def device_threads(settings: WorkerSettings, kind: str) -> int:
 
 
 class Device:
-    """The threads in front of the model."""
+    """The threads in front of the model, and one more for what passes bulk."""
 
     def __init__(self, stopwatch: Stopwatch, threads: int) -> None:
         self.threads = threads
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="reclane-device")
+        self._express = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reclane-express")
         self._stopwatch = stopwatch
 
-    def submit(self, work: Callable[[], _T], predicted_s: float) -> "Future[tuple[_T, float]]":
-        """Run `work` after what was submitted before; gives its result and its seconds."""
-        return self._pool.submit(self._timed, work, predicted_s)
+    def submit(
+        self, work: Callable[[], _T], predicted_s: float, express: bool = False
+    ) -> "Future[tuple[_T, float]]":
+        """Run `work` after what was submitted before, or beside it where `express`; gives its
+        result and its seconds."""
+        pool = self._express if express else self._pool
+        return pool.submit(self._timed, work, predicted_s)
 
     def _timed(self, work: Callable[[], _T], predicted_s: float) -> tuple[_T, float]:
         with self._stopwatch.watch("the batch on the device", predicted_s):
@@ -121,4 +126,5 @@ class Device:
             return work(), time.perf_counter() - started
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._express):
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -12,21 +12,21 @@ from typing import Final
 
 from reclane.contract import Failure, RecommendRequest
 from reclane_worker.answering import Answer, batch_shape
-from reclane_worker.batching import CostLine
+from reclane_worker.batching import CostLine, slice_tokens
 from reclane_worker.celery_side.events import TaskEvents
+from reclane_worker.deadlines import too_late
 from reclane_worker.device import Device, Stopwatch
 from reclane_worker.ending import EXIT_LANE, end_process
 from reclane_worker.finishing import Finishing
-from reclane_worker.lane import Lane, patiently
+from reclane_worker.lane import Lane, Leased, patiently
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.preparing import Prepared
-from reclane_worker.triage import Job
+from reclane_worker.ready import Batch
+from reclane_worker.triage import Job, expired, wanted_until
 
 FIRST_BATCH_S: Final = 60.0
+FIRST_SIZES: Final = (1, 8)  # two points make a line
 PROBE: Final = RecommendRequest(query="a plain request", k=10)
-
-Batch = list[tuple[Job, Prepared]]
-"""Requests that run together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,8 @@ class Flight:
     started: float  # seconds since the epoch
     result: "Future[tuple[list[Answer | Failure], float]]"
     due: float  # monotonic, when it should be done
+    bulk: bool
+    express: bool
 
 
 @dataclass(slots=True)
@@ -50,10 +52,12 @@ class Totals:
     tokens: int = 0
     padded: int = 0
     device_s: float = 0.0
+    too_late: int = 0  # dropped before their batch: they could not have been answered in time
 
 
 class Flights:
-    """The batches in the air. `wake` is called, from any thread, when one is done."""
+    """The batches in the air. `wake` is called, from any thread, when one is done; the whole
+    device runs a bulk batch in about `slice_s` seconds."""
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Flights:
         events: TaskEvents,
         stopwatch: Stopwatch,
         wake: Callable[[], None],
+        slice_s: float,
     ) -> None:
         self._lane = lane
         self._pipeline = pipeline
@@ -72,12 +77,10 @@ class Flights:
         self._events = events
         self._stopwatch = stopwatch
         self._wake = wake
+        self._slice_s = slice_s * device.threads  # they run it side by side
         self._flights: deque[Flight] = deque()
         self.cost = CostLine()
         self.totals = Totals()
-
-    def __len__(self) -> int:
-        return len(self._flights)
 
     # ---- asked from other threads
 
@@ -95,48 +98,117 @@ class Flights:
     @property
     def full(self) -> bool:
         """Whether every device thread has a batch."""
-        return len(self._flights) >= self._device.threads
+        return self._queued() >= self._device.threads
+
+    @property
+    def room(self) -> bool:
+        """Whether one more batch may go on the device: at most one waits for a thread."""
+        return self._queued() <= self._device.threads
+
+    @property
+    def bulk(self) -> bool:
+        """Whether any of the batches is bulk."""
+        return any(flight.bulk for flight in self._flights)
+
+    def _queued(self) -> int:
+        return sum(1 for flight in self._flights if not flight.express)
+
+    def _may_pass(self, batch: Batch) -> bool:
+        """Whether a batch runs beside bulk instead of after it, on a thread of its own."""
+        free = not any(flight.express for flight in self._flights)
+        return not batch.bulk and self.bulk and free and self.full
+
+    @property
+    def slice_tokens(self) -> int:
+        """Padded tokens of one bulk batch."""
+        return slice_tokens(self.cost, self._slice_s, self._pipeline.limits)
 
     def learn_cost(self) -> None:
         """Predict from this model and catalog from the first batch on."""
         with self._stopwatch.watch("a first batch", FIRST_BATCH_S):
-            prepared = self._pipeline.prepare([PROBE], [0.0])
-            batch = [one for one in prepared if isinstance(one, Prepared)]
-            started = time.perf_counter()
-            self._pipeline.run(batch)
-            self.cost.learn(batch_shape(batch)["padded"], time.perf_counter() - started)
+            for size in FIRST_SIZES:
+                prepared = self._pipeline.prepare([PROBE] * size, [0.0] * size)
+                batch = [one for one in prepared if isinstance(one, Prepared)]
+                started = time.perf_counter()
+                self._pipeline.run(batch)
+                self.cost.learn(batch_shape(batch)["padded"], time.perf_counter() - started)
 
     def start(self, fields: Sequence[str]) -> bool:
         """Record what may be to blame if the process dies: these, and what is in the air."""
         flying = [job.entry.field for flight in self._flights for job in flight.jobs]
         return patiently(lambda: self._lane.start([*flying, *fields]))
 
-    def launch(self, batch: Batch) -> None:
-        """Put a batch on the device, unless the lease was lost meanwhile."""
-        jobs = [job for job, _ in batch]
-        prepared = [one for _, one in batch]
-        if not self.start([job.entry.field for job in jobs]):
+    def launch(self, batch: Batch, leased: Leased) -> None:
+        """Put a batch on the device once there is room, without what would be answered too late,
+        and unless the lease was lost meanwhile. `leased` knows Redis's clock."""
+        express = self._may_pass(batch)
+        if not express:
+            self.make_room()
+        now = leased.now_s()
+        jobs, prepared = self._drop_late(batch, express, now)
+        if not jobs or not self.start([job.entry.field for job in jobs]):
             return
         shape = batch_shape(prepared)
         predicted_s = self.cost.predict(shape["padded"])
-        result = self._device.submit(lambda: self._pipeline.run(prepared), predicted_s)
+        result = self._device.submit(lambda: self._pipeline.run(prepared), predicted_s, express)
         result.add_done_callback(lambda _: self._wake())
         due = time.monotonic() + predicted_s
-        self._flights.append(Flight(jobs, shape, time.time(), result, due))
+        flight = Flight(jobs, shape, time.time(), result, due, batch.bulk, express)
+        self._flights.append(flight)
+        self.totals.accepted += len(jobs)
         self._events.started(jobs)
+
+    def _drop_late(
+        self, batch: Batch, express: bool, now: float
+    ) -> tuple[list[Job], list[Prepared]]:
+        """The jobs of a batch that can be done in time; the others end as expired."""
+        expires = [job.expires for job in batch.jobs]
+        if not any(expires):
+            return batch.jobs, batch.prepared
+        waits = self.full and not express
+        begin = now + (max(0.0, self._next_due - time.monotonic()) if waits else 0.0)
+        tokens = [len(one.tokens) for one in batch.prepared]
+        late = set(too_late(expires, tokens, begin, self.cost.expect))
+        if self._wanted_longer(batch.jobs, late, expires):
+            late = set(too_late(expires, tokens, begin, self.cost.expect))
+        self.totals.too_late += len(late)
+        self._finishing.end([expired(batch.jobs[index], now) for index in sorted(late)])
+        kept = [index for index in range(len(batch)) if index not in late]
+        return [batch.jobs[i] for i in kept], [batch.prepared[i] for i in kept]
+
+    def _wanted_longer(
+        self, jobs: Sequence[Job], late: set[int], expires: list[float | None]
+    ) -> bool:
+        """Look again until when requests with a key are wanted, before they are given up: others
+        may have joined since. Corrects `expires`; whether there was anything to look at."""
+        keyed = [index for index in late if jobs[index].message.digest]
+        stored = patiently(lambda: self._lane.stored([jobs[i].message.id for i in keyed]))
+        for index in keyed:
+            message = jobs[index].message
+            expires[index] = wanted_until(message, stored.get(message.id))
+        return bool(keyed)
+
+    @property
+    def _next_due(self) -> float:
+        return min(flight.due for flight in self._flights)
 
     def wait_until_ending(self, lead_s: float) -> None:
         """Wait until a batch is done, or should be within `lead_s` seconds."""
-        due = min(flight.due for flight in self._flights)
-        timeout_s = max(0.0, due - lead_s - time.monotonic())
+        self.wait_for_one(max(0.0, self._next_due - lead_s - time.monotonic()))
+
+    def wait_for_one(self, timeout_s: float | None = None) -> None:
+        """Wait until a batch is done."""
         wait([f.result for f in self._flights], timeout_s, return_when=FIRST_COMPLETED)
 
-    def make_room(self, flights: int | None = None) -> None:
-        """Land batches, whichever is done first, until at most so many are in the air; by
-        default one for each device thread."""
-        most = self._device.threads if flights is None else flights
-        while len(self._flights) > most:
-            wait([flight.result for flight in self._flights], return_when=FIRST_COMPLETED)
+    def make_room(self) -> None:
+        """Land batches, whichever is done first, until at most one waits for a thread."""
+        while not self.room:
+            self.wait_for_one()
+            self.land_done()
+
+    def land_all(self) -> None:
+        while self._flights:
+            self.wait_for_one()
             self.land_done()
 
     def land_done(self) -> None:

@@ -3,18 +3,21 @@
 For the lane's thread, while the device runs the batches before.
 """
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from reclane.contract import Failure
 from reclane_worker.celery_side.events import TaskEvents
 from reclane_worker.celery_side.finisher import CeleryFinisher
+from reclane_worker.deadlines import rounds
 from reclane_worker.device import Stopwatch
 from reclane_worker.finishing import CELERY_S, Finishing
-from reclane_worker.flights import Batch, Totals
-from reclane_worker.lane import Entry, Lane, patiently
+from reclane_worker.flights import Flights
+from reclane_worker.lane import Entry, Lane, Leased, patiently
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.preparing import Prepared
+from reclane_worker.ready import Batch
 from reclane_worker.triage import Job, Triage, decode, triage
 
 PREPARE_S: Final = 1.0  # predicted time to tokenise one lease
@@ -27,29 +30,28 @@ class Intake:
         self,
         lane: Lane,
         pipeline: Pipeline,
+        flights: Flights,
         finishing: Finishing,
         finisher: CeleryFinisher,
         events: TaskEvents,
         stopwatch: Stopwatch,
-        totals: Totals,
         revoked: Collection[str],
         max_attempts: int,
     ) -> None:
         self._lane = lane
         self._pipeline = pipeline
+        self._flights = flights
         self._finishing = finishing
         self._finisher = finisher
         self._events = events
         self._stopwatch = stopwatch
-        self._totals = totals
         self._revoked = revoked
         self._max_attempts = max_attempts
 
-    def batches(self, entries: Sequence[Entry], now_ms: int) -> list[Batch]:
-        """Check messages, end those that need no run, and group the rest into batches.
-
-        `now_ms` is Redis's clock at the lease.
-        """
+    def batches(self, entries: Sequence[Entry], leased: Leased) -> list[Batch]:
+        """Check messages, end those that need no run, and group the rest into batches, each class
+        in the order to run."""
+        now_ms = leased.now_ms
         with self._stopwatch.watch("reading messages", PREPARE_S):
             read, ended = decode(entries, now_ms, self._max_attempts)
         ids = [message.id for _, message in read]
@@ -66,25 +68,44 @@ class Intake:
         self._finishing.end(ended + checked.ended)
         for one in checked.parked:
             self._finishing.park(one.entry, one.due_ms)
-        return self._group(checked.jobs)
+        ready = self._prepare(checked.jobs)
+        return [
+            *self._group([one for one in ready if not one[0].entry.bulk], False, leased.now_s()),
+            *self._group([one for one in ready if one[0].entry.bulk], True, leased.now_s()),
+        ]
 
     def _announce(self, checked: Triage) -> None:
-        """As Celery does when a message has arrived: count it, tell whoever listens."""
-        self._totals.accepted += len(checked.jobs) + sum(1 for one in checked.ended if one.failure)
+        """As Celery does when a message has arrived: count what fails at once, tell whoever
+        listens."""
+        self._flights.totals.accepted += sum(1 for one in checked.ended if one.failure)
         with self._stopwatch.watch("receivers of task_received", CELERY_S):
             self._finisher.received(checked.arrived())
         self._events.received(checked)
 
-    def _group(self, jobs: Sequence[Job]) -> list[Batch]:
-        """Batches in the order to run; what cannot be prepared fails alone, here."""
+    def _prepare(self, jobs: Sequence[Job]) -> list[tuple[Job, Prepared]]:
+        """Jobs ready for the device; what cannot be prepared fails alone, here."""
         with self._stopwatch.watch("preparing requests", PREPARE_S):
             prepared = self._pipeline.prepare(
                 [job.request for job in jobs], [job.queued_ms for job in jobs]
             )
         failed = [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Failure)]
         if failed:
+            self._flights.totals.accepted += len(failed)
             self._events.started([job for job, _ in failed])
             self._finishing.commit([job for job, _ in failed], [failure for _, failure in failed])
-        ready = [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Prepared)]
-        groups = self._pipeline.batches([one for _, one in ready])
-        return [[ready[i] for i in group] for group in groups]
+        return [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Prepared)]
+
+    def _group(
+        self, ready: Sequence[tuple[Job, Prepared]], bulk: bool, now: float
+    ) -> Iterator[Batch]:
+        """Similar lengths together, the oldest deadline first; bulk in slices."""
+        cost = self._flights.cost
+        expires = [math.inf if job.expires is None else job.expires for job, _ in ready]
+        tokens = [len(one.tokens) for _, one in ready]
+        full_tokens = self._pipeline.limits.max_tokens
+        slice_tokens = self._flights.slice_tokens if bulk else None
+        for part in rounds(expires, tokens, now, full_tokens, cost.expect):
+            groups = self._pipeline.batches([ready[i][1] for i in part], slice_tokens)
+            members = [[part[i] for i in group] for group in groups]
+            for group in sorted(members, key=lambda group: min(expires[i] for i in group)):
+                yield Batch([ready[i][0] for i in group], [ready[i][1] for i in group], bulk)

@@ -19,7 +19,7 @@ import redis
 from reclane import _scripts, names
 from reclane._connection import connect
 from reclane._refusal import refusal
-from reclane_worker.settings import WorkerSettings
+from reclane_worker.settings import MAX_LEASE_MESSAGES, WorkerSettings
 
 _SHARED: Final = ("reclane/terminal", "reclane_worker/entry")
 _SCRIPTS: Final = (*("lease", "start", "commit", "mark", "give_back", "renew", "recover", "leave"),)
@@ -43,15 +43,25 @@ class Entry:
     raw: bytes
     crashes: int
 
+    @property
+    def bulk(self) -> bool:
+        return names.is_bulk(self.origin)
+
 
 @dataclass(frozen=True, slots=True)
 class Leased:
-    """What one lease call returned; times are milliseconds of Redis's clock."""
+    """What one lease call returned; times are milliseconds of Redis's clock, and `at` is when the
+    reply came, monotonic seconds."""
 
     incarnation: int
     now_ms: int
     next_due_ms: int | None
     entries: tuple[Entry, ...]
+    at: float
+
+    def now_s(self) -> float:
+        """Redis's clock, seconds since the epoch: this machine's own may be an hour off."""
+        return self.now_ms / 1e3 + time.monotonic() - self.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +114,22 @@ class Lane:
             for name in _SCRIPTS
         }
 
-    def lease(self, batch_id: int, limit: int, queues: Sequence[str] = names.LANE_QUEUES) -> Leased:
-        """Take up to `limit` messages of `queues` under `batch_id`, and renew the lease."""
+    def lease(
+        self,
+        batch_id: int,
+        limit: int,
+        queues: Sequence[str] = names.LANE_QUEUES,
+        *,
+        bulk_kept: int = 0,
+        bulk_most: int = MAX_LEASE_MESSAGES,
+    ) -> Leased:
+        """Take up to `limit` messages of `queues` under `batch_id`, and renew the lease.
+
+        Interactive ones first, but `bulk_kept` places are bulk's while any waits; `bulk_most` is
+        how many of the messages may be bulk.
+        """
+        lists = self._keys.lane_lists(queues)
+        interactive = len(self._keys.lane_lists([q for q in queues if not names.is_bulk(q)]))
         keys = [
             self._keys.leases,
             self._inflight,
@@ -113,10 +137,10 @@ class Lane:
             self._keys.incarnations,
             self._keys.scheduled,
             self._keys.attempts,
-            *self._keys.lane_lists(queues),
+            *lists,
         ]
-        settings = self._settings
-        reply = self._run("lease", keys, settings.lease_ms, batch_id, limit, settings.lease_bytes)
+        bounds = self._settings.lease_ms, batch_id, limit, self._settings.lease_bytes
+        reply = self._run("lease", keys, *bounds, interactive, bulk_kept, bulk_most)
         entries = tuple(
             Entry(
                 reply[i].decode(),
@@ -126,7 +150,8 @@ class Lane:
             )
             for i in range(3, len(reply), 4)
         )
-        return Leased(reply[0], reply[1], reply[2] if reply[2] >= 0 else None, entries)
+        next_due_ms = reply[2] if reply[2] >= 0 else None
+        return Leased(reply[0], reply[1], next_due_ms, entries, time.monotonic())
 
     def stored(self, task_ids: Sequence[str]) -> dict[str, bytes]:
         """Placeholders and results of those ids that have any; one read."""

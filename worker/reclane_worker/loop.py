@@ -21,16 +21,20 @@ from reclane_worker.celery_side.finisher import CeleryFinisher
 from reclane_worker.device import Device, Stopwatch, bound_s, device_threads
 from reclane_worker.ending import EXIT_LANE, end_process
 from reclane_worker.finishing import Finishing
-from reclane_worker.flights import Batch, Flights
+from reclane_worker.flights import Flights
 from reclane_worker.intake import Intake
 from reclane_worker.lane import Entry, Lane, Leased, is_passing, patiently
 from reclane_worker.pipeline import Pipeline
+from reclane_worker.ready import Batch, Ready, places_kept
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.wait import QueueWatch
 
 _log = logging.getLogger(__name__)
 
 LEAD_S: Final = 0.010  # prepare the next batch this long before the running one should end
+SLICE_MS: Final = {"cpu": 50.0, "cuda": 10.0}
+SLICES: Final = 4  # of bulk in one lease: enough to find similar lengths
+TYPICAL_TOKENS: Final = 16  # of a request, until some were seen
 
 
 class LaneLoop(threading.Thread):
@@ -55,21 +59,24 @@ class LaneLoop(threading.Thread):
         self._batch_id = 0
         self._incarnation = 0
         self._queues: tuple[str, ...] = names.LANE_QUEUES
-        self.device_threads = device_threads(settings, pipeline.encoder.device.type)
+        self._ready = Ready()
+        kind = pipeline.encoder.device.type
+        slice_s = (settings.bulk_slice_ms or SLICE_MS.get(kind, SLICE_MS["cpu"])) / 1e3
+        self.device_threads = device_threads(settings, kind)
         device = Device(stopwatch, self.device_threads)
         finishing = Finishing(lane, finisher, events, stopwatch)
         self._flights = Flights(
-            lane, pipeline, device, finishing, events, stopwatch, self._watch.wake
+            lane, pipeline, device, finishing, events, stopwatch, self._watch.wake, slice_s
         )
         self.totals = self._flights.totals
         self._intake = Intake(
             lane,
             pipeline,
+            self._flights,
             finishing,
             finisher,
             events,
             stopwatch,
-            self.totals,
             revoked,
             settings.max_attempts,
         )
@@ -128,51 +135,88 @@ class LaneLoop(threading.Thread):
         while not self._draining.is_set():
             leased = self._lease()
             trusted = [entry for entry in leased.entries if not entry.crashes]
-            for batch in self._prepare(trusted, leased.now_ms):
-                if self._draining.is_set():
-                    break
-                self._flights.make_room()
-                self._flights.launch(batch)
+            self._ready.add(self._prepare(trusted, leased))
+            self._launch(leased)
             for entry in leased.entries:
                 if entry.crashes and not self._draining.is_set():
-                    self._run_suspect(entry, leased.now_ms)
-            if leased.entries:
-                self._let_work_gather(leased)
-            elif self._flights.full:
-                self._flights.make_room(len(self._flights) - 1)
-            else:
-                self._wait(leased)
+                    self._run_suspect(entry, leased)
+            self._wait(leased)
             self._flights.land_done()
-        self._flights.make_room(0)
+        self._flights.land_all()
 
     def _lease(self) -> Leased:
         """Take work; the batch id changes only once the reply has arrived."""
-        queues, limit = self._queues, self._settings.lease_messages
-        leased = patiently(lambda: self._lane.lease(self._batch_id, limit, queues))
+        queues, limit, bulk = self._queues, self._settings.lease_messages, self._bulk_wanted()
+        kept = places_kept(limit)
+        leased = patiently(
+            lambda: self._lane.lease(self._batch_id, limit, queues, bulk_kept=kept, bulk_most=bulk)
+        )
         self._batch_id += 1
         if self._incarnation and leased.incarnation != self._incarnation:
             _log.warning("the lease had lapsed; unfinished batches were recovered by others")
+            self._ready.clear()
         self._incarnation = leased.incarnation
         return leased
 
-    def _prepare(self, entries: Sequence[Entry], now_ms: int) -> list[Batch]:
+    def _bulk_wanted(self) -> int:
+        """How many bulk messages to lease: some slices' worth, and none while one is ready."""
+        totals = self.totals
+        mean_tokens = totals.tokens / totals.requests if totals.requests else TYPICAL_TOKENS
+        one_slice = self._flights.slice_tokens / max(1.0, mean_tokens)
+        return 0 if self._ready.bulk_requests > one_slice else max(1, int(SLICES * one_slice))
+
+    def _prepare(self, entries: Sequence[Entry], leased: Leased) -> list[Batch]:
         """Batches of leased messages. They count as started from here: one that kills the
         process while it is read or tokenised must not go from worker to worker for ever."""
         if not entries or not self._flights.start([entry.field for entry in entries]):
             return []
-        return self._intake.batches(entries, now_ms)
+        return self._intake.batches(entries, leased)
 
-    def _run_suspect(self, entry: Entry, now_ms: int) -> None:
+    def _launch(self, leased: Leased) -> None:
+        """Everything interactive goes on the device, then bulk where there is room."""
+        for batch in self._ready.interactive():
+            if self._draining.is_set():
+                return
+            self._flights.launch(batch, leased)
+        while bulk := self._ready.bulk(self._flights.room):
+            if self._draining.is_set():
+                return
+            self._flights.launch(bulk, leased)
+
+    def _run_suspect(self, entry: Entry, leased: Leased) -> None:
         """A request that was with a worker when it died goes through everything with nothing
         beside it: if it is the culprit, nobody goes down with it again."""
-        self._flights.make_room(0)
-        for batch in self._prepare([entry], now_ms):
-            self._flights.launch(batch)
-            self._flights.make_room(0)
+        self._flights.land_all()
+        for batch in self._prepare([entry], leased):
+            self._flights.launch(batch, leased)
+            self._flights.land_all()
 
     # ---- waiting
 
     def _wait(self, leased: Leased) -> None:
+        """Until there is something to do: not with a backlog, nor while part of the device is
+        idle and work may wait."""
+        if len(leased.entries) >= self._settings.lease_messages:
+            return
+        busy = self._flights.full
+        if self._flights.bulk:
+            self._wait_beside_bulk(leased)
+        elif leased.entries:
+            if busy:  # what arrives meanwhile runs together
+                self._flights.wait_until_ending(LEAD_S)
+        elif busy:
+            self._flights.wait_for_one()
+        else:
+            self._sleep(leased)
+
+    def _wait_beside_bulk(self, leased: Leased) -> None:
+        """An interactive request passes bulk as soon as it comes; bulk that comes is no hurry."""
+        if not leased.entries and self._flights.full:
+            self._flights.wait_for_one(LEAD_S)
+        if self._ready or not leased.entries or not self._flights.room:
+            self._sleep(leased)
+
+    def _sleep(self, leased: Leased) -> None:
         """Sleep until a queue changes, a batch is done or a scheduled message is due."""
         timeout_s = self._settings.lease_ms / 3e3
         if leased.next_due_ms is not None:
@@ -185,12 +229,6 @@ class LaneLoop(threading.Thread):
             if not self._draining.is_set():
                 _log.warning("waiting for work was interrupted; reconnecting")
                 self._draining.wait(0.1)
-
-    def _let_work_gather(self, leased: Leased) -> None:
-        """Wait until a running batch is about to end, so that what arrives meanwhile runs
-        together; not while part of the device is idle, nor with a backlog."""
-        if self._flights.full and len(leased.entries) < self._settings.lease_messages:
-            self._flights.wait_until_ending(LEAD_S)
 
     def _leave(self) -> None:
         """Give back what was leased and not run, then the lease."""

@@ -6,6 +6,7 @@ ordinary Celery task all call it.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -39,7 +40,7 @@ class Pipeline:
         self._model = describe(encoder)
         self._preparer = Preparer(encoder, self.catalogs, settings.history_decay)
         self._dense_weight = settings.dense_weight
-        self._limits = batch_limits(encoder, settings)
+        self.limits = batch_limits(encoder, settings)
 
     def recommend(self, requests: Sequence[RecommendRequest]) -> list[Answer | Failure]:
         """The whole path without a queue, answers in the order of the requests."""
@@ -68,15 +69,21 @@ class Pipeline:
         """On the host, while the device runs the batch before: text, tokens, positions."""
         return self._preparer.prepare(requests, queued_ms)
 
-    def batches(self, prepared: Sequence[Prepared]) -> list[list[int]]:
-        """Indices that run together: one catalog, similar lengths, within the token budget."""
+    def batches(
+        self, prepared: Sequence[Prepared], max_tokens: int | None = None
+    ) -> list[list[int]]:
+        """Indices that run together: one catalog, similar lengths, within the token budget, which
+        `max_tokens` may narrow."""
+        limits = self.limits
+        if max_tokens is not None:
+            limits = replace(limits, max_tokens=min(max_tokens, limits.max_tokens))
         by_catalog: dict[str, list[int]] = {}
         for index, one in enumerate(prepared):
             by_catalog.setdefault(one.catalog.name, []).append(index)
         groups: list[list[int]] = []
         for members in by_catalog.values():
             lengths = [len(prepared[i].tokens) for i in members]
-            for group in plan(lengths, self._limits):
+            for group in plan(lengths, limits):
                 groups += self._bound_ranking([members[i] for i in group], prepared)
         return groups
 

@@ -15,6 +15,7 @@ from reclane_worker.lane import Ending, Entry
 ANSWERED: Final = "answered"
 REVOKED: Final = "revoked"
 SUPERSEDED: Final = "superseded"
+EXPIRED: Final = "expired"
 MAX_MESSAGE_BYTES: Final = 1_048_576
 POISON: Final = frozenset({"pipeline_error", "non_finite"})
 ALONE: Final = 2  # the first crash had company, and condemns nobody; from then on it runs alone
@@ -22,12 +23,14 @@ ALONE: Final = 2  # the first crash had company, and condemns nobody; from then 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request that may run. `queued_ms` is its age when leased, 0 where unknown."""
+    """One request that may run. `queued_ms` is its age when leased, 0 where unknown; `expires` is
+    until when it is wanted, seconds since the epoch, None: for ever."""
 
     entry: Entry
     message: wire.Message
     request: RecommendRequest
     queued_ms: float
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +110,17 @@ def triage(
         now_s = now_ms / 1000
         kept = stored.get(message.id)
         stands = standing(message, kept)
-        wanted = _wanted(message, kept)
-        expires = wanted.expires if wanted else message.expires
+        expires = wanted_until(message, kept)
         if stands:
             result.ended.append(_standing(entry, message, stands))
         elif message.id in revoked:
             result.ended.append(_revoked(entry, message, REVOKED, now_ms))
         elif expires is not None and expires <= now_s:
-            result.ended.append(_revoked(entry, message, "expired", now_ms))
+            result.ended.append(_revoked(entry, message, EXPIRED, now_ms))
         elif message.eta is not None and message.eta > now_s:
             result.parked.append(Parked(entry, message, int(message.eta * 1000)))
         else:
-            _admit(entry, message, now_ms, max_attempts, result)
+            _admit(entry, message, expires, now_ms, max_attempts, result)
     return result
 
 
@@ -128,6 +130,12 @@ def _wanted(message: wire.Message, kept: bytes | None) -> wire.Wanted | None:
         return None
     wanted = wire.decode_pending(kept)
     return wanted if wanted.digest else None
+
+
+def wanted_until(message: wire.Message, kept: bytes | None) -> float | None:
+    """When nobody waits any more, seconds since the epoch; with a key its placeholder says so."""
+    wanted = _wanted(message, kept)
+    return wanted.expires if wanted else message.expires
 
 
 def standing(message: wire.Message, kept: bytes | None) -> str:
@@ -166,7 +174,12 @@ def _poison(crashes: int) -> Failure:
 
 
 def _admit(
-    entry: Entry, message: wire.Message, now_ms: int, max_attempts: int, result: Triage
+    entry: Entry,
+    message: wire.Message,
+    expires: float | None,
+    now_ms: int,
+    max_attempts: int,
+    result: Triage,
 ) -> None:
     if message.task != names.RECOMMEND:
         text = f"this queue takes {names.RECOMMEND}; route other tasks to {names.TASKS_QUEUE}"
@@ -186,7 +199,12 @@ def _admit(
             result.ended.append(_failed(entry, message, failure, now_ms, message.id, dead=True))
         else:
             queued_ms = max(0.0, now_ms - message.sent * 1000) if message.sent else 0.0
-            result.jobs.append(Job(entry, message, request, queued_ms))
+            result.jobs.append(Job(entry, message, request, queued_ms, expires))
+
+
+def expired(job: Job, now: float) -> Ended:
+    """The ending of a job that cannot be done in time. `now` is seconds since the epoch."""
+    return _revoked(job.entry, job.message, EXPIRED, int(now * 1e3))
 
 
 def end_with(job: Job, meta: bytes, failure: Failure | None, now_ms: int) -> Ending:

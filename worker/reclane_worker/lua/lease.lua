@@ -1,6 +1,8 @@
 -- Take up to N messages, recording each before anybody sees it, and renew the lease.
--- KEYS leases, in-flight, worker, incarnations, scheduled, attempts, list...
--- ARGV worker id, lease (ms), batch id, max messages, max bytes
+-- KEYS leases, in-flight, worker, incarnations, scheduled, attempts, interactive list...,
+--   bulk list...
+-- ARGV worker id, lease (ms), batch id, max messages, max bytes, number of interactive lists,
+--   places kept for bulk while any waits, most bulk messages
 -- Returns incarnation, now (ms), next due (ms or -1), then field, origin, message, crashes...
 -- A batch id that was leased before returns what was recorded for it: safe after a lost reply.
 -- Membership in the leases set is ownership: whoever recovers a worker removes it, so a member,
@@ -8,6 +10,7 @@
 local leases, inflight, worker = KEYS[1], KEYS[2], KEYS[3]
 local id, lease_ms, batch = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local max_messages, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
+local bulk_from, bulk_kept, bulk_most = 7 + ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -39,25 +42,33 @@ if redis.call('HGET', worker, 'batch') == batch then
   end
 else
   local bytes = 0
-  for k = 7, #KEYS do
-    local list = KEYS[k]
-    while #entries < max_messages and bytes < max_bytes do
-      local popped = redis.call('RPOP', list, math.min(32, max_messages - #entries))
-      if not popped then break end
-      local kept = #popped
-      for i, message in ipairs(popped) do
-        if bytes > 0 and bytes + #message > max_bytes then
-          kept = i - 1
-          bytes = max_bytes
-          break
+  -- From these lists until there are so many messages, or bytes; at least one message.
+  local function take(first, last, places, room)
+    local before, full = #entries, false
+    for k = first, last do
+      while #entries < places and not full do
+        local popped = redis.call('RPOP', KEYS[k], math.min(32, places - #entries))
+        if not popped then break end
+        local kept = #popped
+        for i, message in ipairs(popped) do
+          full = bytes + #message > room
+          if full and #entries > before then
+            kept = i - 1
+            break
+          end
+          bytes = bytes + #message
+          fields[#fields + 1] = prefix .. (#fields + 1)
+          entries[#entries + 1] = KEYS[k] .. '\n' .. message
         end
-        bytes = bytes + #message
-        fields[#fields + 1] = prefix .. (#fields + 1)
-        entries[#entries + 1] = list .. '\n' .. message
+        for i = #popped, kept + 1, -1 do redis.call('RPUSH', KEYS[k], popped[i]) end
       end
-      for i = #popped, kept + 1, -1 do redis.call('RPUSH', list, popped[i]) end
     end
   end
+  local bulk_waits = 0
+  for k = bulk_from, #KEYS do bulk_waits = bulk_waits + redis.call('EXISTS', KEYS[k]) end
+  local kept = bulk_waits > 0 and math.min(bulk_kept, bulk_most) or 0
+  take(7, bulk_from - 1, max_messages - kept, max_bytes * (1 - kept / max_messages))
+  take(bulk_from, #KEYS, math.min(max_messages, #entries + bulk_most), max_bytes)
   for i = 1, #fields do redis.call('HSET', inflight, fields[i], entries[i]) end
   redis.call('HSET', worker, 'batch', batch, 'taken', #fields)
 end

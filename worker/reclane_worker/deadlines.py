@@ -1,0 +1,61 @@
+"""Which requests are urgent, and which can no longer be answered in time. Pure.
+
+Times are seconds since the epoch by Redis's clock, None or infinity where nobody set one.
+"""
+
+from collections.abc import Callable, Sequence
+
+Cost = Callable[[int], float]
+"""Seconds that a batch of so many padded tokens is expected to take."""
+
+
+def rounds(
+    expires: Sequence[float], tokens: Sequence[int], now: float, full_tokens: int, cost: Cost
+) -> list[list[int]]:
+    """Indices in parts that run one after the other, the oldest deadline first.
+
+    All are one part, to be grouped by length alone, if even the most urgent could wait for the
+    whole of it. Else the more urgent half comes first; what fits a batch is never cut.
+    """
+    order = sorted(range(len(expires)), key=expires.__getitem__)
+    return _halved(order, expires, tokens, now, full_tokens, cost) if order else []
+
+
+def _halved(
+    part: list[int],
+    expires: Sequence[float],
+    tokens: Sequence[int],
+    now: float,
+    full_tokens: int,
+    cost: Cost,
+) -> list[list[int]]:
+    first, last = expires[part[0]], expires[part[-1]]
+    total = sum(tokens[index] for index in part)
+    if first == last or total <= full_tokens or now + cost(total) <= first:
+        return [part]
+    middle = len(part) // 2
+    urgent, others = part[:middle], part[middle:]
+    later = now + cost(sum(tokens[index] for index in urgent))
+    return _halved(urgent, expires, tokens, now, full_tokens, cost) + _halved(
+        others, expires, tokens, later, full_tokens, cost
+    )
+
+
+def too_late(
+    expires: Sequence[float | None], tokens: Sequence[int], begin: float, cost: Cost
+) -> list[int]:
+    """Indices of a batch that cannot be done in time if it begins at `begin`; the rest can.
+
+    While somebody's deadline is before the end of the batch, the most urgent is given up: it
+    would make the others late, too.
+    """
+    left = set(range(len(expires)))
+    urgent = sorted((at, index) for index, at in enumerate(expires) if at is not None)
+    late: list[int] = []
+    for at, index in urgent:
+        padded = max(tokens[i] for i in left) * len(left)
+        if begin + cost(padded) <= at:
+            break
+        left.discard(index)
+        late.append(index)
+    return late
