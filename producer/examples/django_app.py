@@ -27,6 +27,7 @@ from django.views.decorators.http import require_GET, require_POST
 from reclane import (
     BrokerUnavailable,
     Client,
+    DeadlineUnreachable,
     InvalidRequest,
     QueueFull,
     ReclaneError,
@@ -46,6 +47,7 @@ STATUSES: tuple[tuple[type[ReclaneError], int], ...] = (
     (RequestFailed, 502),
     (ResultTimeout, 504),
     (QueueFull, 503),
+    (DeadlineUnreachable, 503),
     (BrokerUnavailable, 503),
 )
 RETRY_AFTER_S = 1  # sent with every 503

@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse
 from reclane import (
     AsyncClient,
     BrokerUnavailable,
+    DeadlineUnreachable,
     InvalidRequest,
     QueueFull,
     ReclaneError,
@@ -39,6 +40,7 @@ STATUSES: tuple[tuple[type[ReclaneError], int], ...] = (
     (RequestFailed, 502),
     (ResultTimeout, 504),
     (QueueFull, 503),
+    (DeadlineUnreachable, 503),
     (BrokerUnavailable, 503),
 )
 RETRY_AFTER_S = 1  # sent with every 503

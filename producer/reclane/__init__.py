@@ -9,6 +9,7 @@ from reclane.contract import Failure, Item, Recommendation, RecommendRequest
 from reclane.errors import (
     BrokerUnavailable,
     ClientClosed,
+    DeadlineUnreachable,
     InvalidRequest,
     InvalidSettings,
     QueueFull,
@@ -28,6 +29,7 @@ __all__ = [
     "BrokerUnavailable",
     "Client",
     "ClientClosed",
+    "DeadlineUnreachable",
     "Failure",
     "Handle",
     "InvalidRequest",

@@ -17,7 +17,7 @@ from reclane._outbox import Command, Commands, Outbox, is_away
 from reclane._outgoing import Outgoing
 from reclane._outstanding import Outstanding, SettableFuture, unknown
 from reclane.contract import RecommendRequest
-from reclane.errors import InvalidRequest, QueueFull, ReclaneError
+from reclane.errors import DeadlineUnreachable, InvalidRequest, QueueFull, ReclaneError
 from reclane.settings import Settings
 
 READ_CHUNK: Final = 500
@@ -60,6 +60,7 @@ class Exchange:
         Raises:
             InvalidRequest: one breaks the contract; nothing was enqueued.
             QueueFull: too many wait already; nothing was enqueued.
+            DeadlineUnreachable: one cannot be answered in time; nothing was enqueued.
         """
         now, started = time.time(), time.monotonic()
         messages = self._messages(requests, self._reply_to, now)
@@ -113,10 +114,12 @@ class Exchange:
         found: dict[int, str] = {}
         for part in chunks(calls, CALLS_AT_ONCE):
             replies = yield [call.command for call in part]
-            for call, (admitted, states) in zip(part, replies, strict=True):
-                if not admitted:
-                    raise QueueFull(states, self._settings.queue_limit)
-                found.update(zip(map(id, call.messages), states.decode(), strict=True))
+            for call, (admitted, *said) in zip(part, replies, strict=True):
+                if admitted == _outgoing.FULL:
+                    raise QueueFull(said[0], self._settings.queue_limit)
+                if admitted == _outgoing.TOO_LATE:
+                    raise DeadlineUnreachable(said[0] / 1e3, said[1] / 1e3)
+                found.update(zip(map(id, call.messages), said[0].decode(), strict=True))
         return [found[id(message)] for message in messages]
 
     def attach(self, task_id: str, future: FutureT) -> Conversation[Submitted[FutureT]]:

@@ -22,6 +22,7 @@ ADMISSION_TTL_S: Final = 60  # longer than any call is repeated
 CANCEL: Final = _scripts.load("reclane/terminal", "reclane/cancel", allow_oom=True)
 ATTACH: Final = _scripts.load("reclane/terminal", "reclane/attach")
 
+FULL, TOO_LATE = 0, -1  # what enqueue.lua returns instead of 1 when it admits nothing
 QUEUED, ATTACHED, READY, CONFLICT = "q", "a", "r", "c"  # states that enqueue.lua returns
 
 
@@ -93,27 +94,37 @@ def enqueue_calls(
 ) -> Iterator[EnqueueCall]:
     """Group messages into calls bounded in count and bytes, order kept within a queue.
 
-    The queue's bound is decided by the first call for all of a queue's messages; the later
-    ones look whether it was admitted. `now` is seconds since the epoch.
+    The first call decides for all of a queue's messages: whether they fit the queue's bound,
+    and whether those with deadlines can be answered in time; of the messages still to come the
+    most urgent counts, as if it were the last. The later calls look whether it was admitted.
+    `now` is seconds since the epoch.
     """
     by_queue: defaultdict[str, list[Outgoing]] = defaultdict(list)
     for message in messages:
         by_queue[message.queue].append(message)
     for queue, ours in by_queue.items():
         keys = settings.keys
-        lists = [keys.list(queue, step) for step in names.PRIORITY_STEPS]
-        shared = [keys.admission(uuid4().hex), keys.list(queue), *lists]
+        lists, before = keys.lists(queue), keys.served_before(queue)
+        shared = [keys.admission(uuid4().hex), keys.pace, keys.list(queue), *lists, *before]
         left = len(ours)
         for group in _groups(ours):
             left -= len(group)
-            coming = left if group[0] is ours[0] else -1
+            first = group[0] is ours[0]
+            coming = left if first else -1
+            urgent = _most_urgent(ours[len(group) :], now) if first else ""
             key_names = [*shared, *(keys.result(message.id) for message in group)]
             command: list[str | bytes | int] = ["EVALSHA", ENQUEUE.sha, len(key_names), *key_names]
-            command += [len(lists), settings.queue_limit, coming]
-            command += [keys.channel(reply_to) if reply_to else "", ADMISSION_TTL_S]
+            command += [len(lists), len(before), settings.queue_limit, coming, urgent]
+            command += [f"{now:.3f}", keys.channel(reply_to) if reply_to else "", ADMISSION_TTL_S]
             for message in group:
                 command += _enqueued(message, settings, now)
             yield EnqueueCall(tuple(group), tuple(command))
+
+
+def _most_urgent(messages: Sequence[Outgoing], now: float) -> str:
+    """How many seconds the nearest deadline is away, or ''."""
+    expires = [message.expires for message in messages if message.expires is not None]
+    return f"{min(expires) - now:.3f}" if expires else ""
 
 
 def _groups(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
@@ -134,7 +145,7 @@ def _enqueued(message: Outgoing, settings: Settings, now: float) -> tuple[bytes 
     if message.expires is None:
         return message.raw, WAITING_TTL_S, message.digest, ""
     ttl_s = int(message.expires - now) + 1 + settings.result_ttl_s
-    return message.raw, ttl_s, message.digest, f"{message.expires:.3f}" if message.digest else ""
+    return message.raw, ttl_s, message.digest, f"{message.expires:.3f}"
 
 
 def cancel_command(task_id: str, meta: bytes, reply_to: str, settings: Settings) -> Command:

@@ -108,6 +108,7 @@ class AsyncClient:
             InvalidRequest: one breaks the contract, and nothing was enqueued; or the key of one
                 belongs to another request, and the others are enqueued.
             QueueFull: too many wait already; nothing was enqueued.
+            DeadlineUnreachable: one cannot be answered in time; nothing was enqueued.
             BrokerUnavailable: Redis could not be reached, or refuses writes.
         """
         return await self._talk(self._exchange.enqueue(requests))

@@ -99,6 +99,7 @@ class Client:
         Raises:
             InvalidRequest: it breaks the contract; nothing was enqueued.
             QueueFull: too many wait already; nothing was enqueued.
+            DeadlineUnreachable: one cannot be answered in time; nothing was enqueued.
             BrokerUnavailable: Redis could not be reached, or refuses writes.
         """
         return self.submit_many([_outgoing.merge(request, fields)])[0]
@@ -106,7 +107,7 @@ class Client:
     def submit_many(self, requests: Iterable[RecommendRequest | str]) -> list[Handle]:
         """Enqueue many requests, pipelined; all are validated before the first is enqueued.
 
-        The queue's bound admits all of them or none; see `submit` for errors.
+        The queue's bound and the deadlines admit all of them or none; see `submit` for errors.
         """
         self._ensure_listening()
         submitted = self._talk(self._exchange.submit(requests, Future[Recommendation]))
@@ -119,6 +120,7 @@ class Client:
             InvalidRequest: one breaks the contract, and nothing was enqueued; or the key of one
                 belongs to another request, and the others are enqueued.
             QueueFull: too many wait already; nothing was enqueued.
+            DeadlineUnreachable: one cannot be answered in time; nothing was enqueued.
             BrokerUnavailable: Redis could not be reached, or refuses writes.
         """
         return self._talk(self._exchange.enqueue(requests))

@@ -5,6 +5,7 @@ ReclaneError
 ├── RequestFailed         a worker answered with a failure (code, message, retry)
 │   └── RequestRevoked    cancelled, or expired before a worker reached it
 ├── QueueFull             too many requests wait already; nothing was enqueued
+├── DeadlineUnreachable   no worker could answer in time; nothing was enqueued
 ├── UnknownRequest        no request of this id waits, and no answer to it is kept
 ├── ResultTimeout         no answer within the caller's timeout; it may still come
 ├── BrokerUnavailable     Redis could not be reached
@@ -73,6 +74,22 @@ class QueueFull(ReclaneError):
         )
         self.waiting = waiting
         self.limit = limit
+
+
+class DeadlineUnreachable(ReclaneError):
+    """So much waits before the request that no worker could answer it by its deadline; nothing
+    was enqueued. `wait_s` is the predicted wait, `deadline_s` what the request allowed.
+    """
+
+    code = "deadline_unreachable"
+
+    def __init__(self, wait_s: float, deadline_s: float) -> None:
+        super().__init__(
+            f"no answer within {deadline_s:.1f} s: what waits before it takes the workers about "
+            f"{wait_s:.1f} s; try later, raise deadline_s, or start more workers"
+        )
+        self.wait_s = wait_s
+        self.deadline_s = deadline_s
 
 
 class UnknownRequest(ReclaneError):

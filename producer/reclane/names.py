@@ -76,6 +76,11 @@ class Keys:
         return self.prefix + "reclane:attempts"
 
     @property
+    def pace(self) -> str:
+        """HASH worker id -> requests per second that it achieves when busy."""
+        return self.prefix + "reclane:pace"
+
+    @property
     def dead_letters(self) -> str:
         """LIST, newest first, bounded."""
         return self.prefix + "reclane:dead-letters"
@@ -111,3 +116,8 @@ class Keys:
     def lane_lists(self, queues: Sequence[str] = LANE_QUEUES) -> tuple[str, ...]:
         """The lists of these lane queues in the order it takes: queue first, then priority."""
         return tuple(key for queue in queues for key in self.lists(queue))
+
+    def served_before(self, queue: str, priority: int = 0) -> tuple[str, ...]:
+        """The lists whose messages are served before a new one of `queue`, its own included."""
+        lists = self.lane_lists(LANE_QUEUES if queue in LANE_QUEUES else (queue,))
+        return lists[: lists.index(self.list(queue, priority)) + 1]

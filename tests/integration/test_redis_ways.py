@@ -231,7 +231,7 @@ def test_the_documented_users_need_every_right_they_have(open_server: EmbeddedSe
     def use_web() -> None:
         with Client(settings=web) as client:
             client.submit_many(["film"] * 600)  # more than one call holds
-            client.submit("film").cancel()
+            client.submit("film", deadline_s=60.0).cancel()
             handle = client.submit("film")
             failure = encode_failure(handle.id, Failure(code="a", message="b"), time.time())
             admin.set(web.keys.result(handle.id), failure)  # which is read, and then forgotten

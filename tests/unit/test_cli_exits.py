@@ -16,6 +16,7 @@ from reclane.cli import cli, exits, main, options
 from reclane.errors import (
     BrokerUnavailable,
     CatalogDamaged,
+    DeadlineUnreachable,
     InvalidRequest,
     InvalidSettings,
     QueueFull,
@@ -42,6 +43,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
         (UnknownLetter("x"), 66),
         (BrokerUnavailable("x"), 69),
         (QueueFull(2, 1), 75),
+        (DeadlineUnreachable(2.0, 1.0), 75),
         (InvalidSettings("x"), 78),
         (ResultTimeout("x"), 124),
         (RuntimeError("x"), 1),

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -47,16 +48,22 @@ def calls_for(messages: Iterable[Outgoing]) -> list[EnqueueCall]:
 
 
 def payload(call: EnqueueCall) -> tuple[Any, ...]:
-    """The messages in a command: EVALSHA sha n keys, five arguments, four for each message."""
+    """The messages in a command: EVALSHA sha n keys, eight arguments, four for each message."""
     count = call.command[2]
     assert isinstance(count, int)
-    return call.command[3 + count + 5 :: 4]
+    return call.command[3 + count + 8 :: 4]
 
 
 def coming(call: EnqueueCall) -> object:
     count = call.command[2]
     assert isinstance(count, int)
-    return call.command[3 + count + 2]
+    return call.command[3 + count + 3]
+
+
+def urgent(call: EnqueueCall) -> object:
+    count = call.command[2]
+    assert isinstance(count, int)
+    return call.command[3 + count + 4]
 
 
 # ---- enqueueing
@@ -92,6 +99,13 @@ def test_the_first_call_decides_for_all_and_the_others_look_whether_it_was_admit
     calls = calls_for(send(10, n) for n in range(1_200))
     assert [coming(call) for call in calls] == [700, -1, -1]
     assert len({call.command[3] for call in calls}) == 1
+
+
+def test_the_first_call_knows_the_nearest_deadline_of_the_later_ones() -> None:
+    later = {700: NOW + 9.0, 1_100: NOW + 5.0}
+    calls = calls_for(replace(send(10, n), expires=later.get(n)) for n in range(1_200))
+    assert [urgent(call) for call in calls] == ["5.000", "", ""]
+    assert [urgent(call) for call in calls_for(send(10, n) for n in range(501))] == ["", ""]
 
 
 def test_a_request_becomes_a_message_for_the_interactive_queue() -> None:

@@ -80,6 +80,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "BrokerUnavailable",
         "Client",
         "ClientClosed",
+        "DeadlineUnreachable",
         "Failure",
         "Handle",
         "InvalidRequest",

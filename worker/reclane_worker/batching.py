@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,12 +55,13 @@ class CostLine:
 
     def line(self) -> tuple[float, float]:
         """a, seconds for each padded token, and b, seconds for each batch: least squares, or the
-        mean alone where batches of one size, or noise, give no rising line."""
-        if not self._seen:
+        mean alone where batches of one size, or noise, give no rising line. Any thread may ask."""
+        seen = tuple(self._seen)
+        if not seen:
             return 0.0, self._initial_s
-        mean_t, mean_s = self._means()
-        spread = sum((t - mean_t) ** 2 for t, _ in self._seen)
-        slope = sum((t - mean_t) * (s - mean_s) for t, s in self._seen) / spread if spread else 0.0
+        mean_t, mean_s = _means(seen)
+        spread = sum((t - mean_t) ** 2 for t, _ in seen)
+        slope = sum((t - mean_t) * (s - mean_s) for t, s in seen) / spread if spread else 0.0
         slope = max(0.0, slope)
         return slope, mean_s - slope * mean_t
 
@@ -84,12 +85,12 @@ class CostLine:
     def _rate(self) -> float:
         if not self._seen:
             return 0.0
-        mean_t, mean_s = self._means()
+        mean_t, mean_s = _means(self._seen)
         return mean_s / max(mean_t, 1.0)
 
-    def _means(self) -> tuple[float, float]:
-        count = len(self._seen)
-        return sum(t for t, _ in self._seen) / count, sum(s for _, s in self._seen) / count
+
+def _means(seen: Collection[tuple[int, float]]) -> tuple[float, float]:
+    return sum(t for t, _ in seen) / len(seen), sum(s for _, s in seen) / len(seen)
 
 
 def slice_tokens(cost: CostLine, seconds: float, limits: Limits) -> int:

@@ -19,6 +19,7 @@ from reclane_worker.device import Device, Stopwatch
 from reclane_worker.ending import EXIT_LANE, end_process
 from reclane_worker.finishing import Finishing
 from reclane_worker.lane import Lane, Leased, patiently
+from reclane_worker.pace import Pace
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.preparing import Prepared
 from reclane_worker.ready import Batch
@@ -26,6 +27,7 @@ from reclane_worker.triage import Job, expired, wanted_until
 
 FIRST_BATCH_S: Final = 60.0
 FIRST_SIZES: Final = (1, 8)  # two points make a line
+TYPICAL_TOKENS: Final = 16.0  # of a request, until some were seen
 PROBE: Final = RecommendRequest(query="a plain request", k=10)
 
 
@@ -79,6 +81,9 @@ class Flights:
         self._wake = wake
         self._slice_s = slice_s * device.threads  # they run it side by side
         self._flights: deque[Flight] = deque()
+        self._pace = Pace()
+        self._learnt = False
+        self.backlog = False  # whether more waits than the device can take at once
         self.cost = CostLine()
         self.totals = Totals()
 
@@ -93,7 +98,23 @@ class Flights:
         """Predicted seconds until everything in the air is done."""
         return max([0.0, *(f.due - time.monotonic() for f in tuple(self._flights))])
 
+    def pace_per_s(self) -> float | None:
+        """Requests per second when busy: as measured, else what full batches should bring."""
+        measured = self._pace.per_second()
+        if measured is not None or not self._learnt:
+            return measured
+        limits = self._pipeline.limits
+        requests = min(limits.max_requests, max(1.0, limits.max_tokens / self.mean_tokens))
+        seconds = self.cost.expect(int(requests * self.mean_tokens))
+        return self._device.threads * requests / max(seconds, 1e-6)
+
     # ---- the lane's thread
+
+    @property
+    def mean_tokens(self) -> float:
+        """Of a request."""
+        totals = self.totals
+        return max(1.0, totals.tokens / totals.requests) if totals.requests else TYPICAL_TOKENS
 
     @property
     def full(self) -> bool:
@@ -132,6 +153,7 @@ class Flights:
                 started = time.perf_counter()
                 self._pipeline.run(batch)
                 self.cost.learn(batch_shape(batch)["padded"], time.perf_counter() - started)
+        self._learnt = True
 
     def start(self, fields: Sequence[str]) -> bool:
         """Record what may be to blame if the process dies: these, and what is in the air."""
@@ -220,6 +242,7 @@ class Flights:
             self.cost.learn(flight.shape["padded"], seconds)
             self._finishing.commit(flight.jobs, answers, seconds)
             self._count(flight.shape, seconds)
+            self._pace.landed(len(flight.jobs), time.monotonic(), self.backlog)
 
     def close(self) -> None:
         self._device.close()

@@ -192,15 +192,17 @@ class Lane:
         digests = [sha1(raw, usedforsecurity=False).hexdigest() for raw in raws]
         self._redis.hdel(self._keys.attempts, *digests)
 
-    def renew(self, statistics: str) -> bool:
-        """Renew the lease; False when somebody recovered this worker's messages."""
-        keys = [self._keys.leases, self._worker]
-        return bool(self._run("renew", keys, self._settings.lease_ms, statistics))
+    def renew(self, statistics: str, pace: float | None = None) -> bool:
+        """Renew the lease; False when somebody recovered this worker's messages. `pace` is in
+        requests per second."""
+        keys = [self._keys.leases, self._worker, self._keys.pace]
+        told = f"{pace:.3f}" if pace else ""
+        return bool(self._run("renew", keys, self._settings.lease_ms, statistics, told))
 
     def recover(self) -> list[tuple[str, int, int]]:
         """Return lapsed workers' messages: (worker, entries returned, entries started)."""
         prefixes = self._keys.inflight(""), self._keys.worker("")
-        keys = [self._keys.leases, self._keys.attempts]
+        keys = [self._keys.leases, self._keys.attempts, self._keys.pace]
         reply = self._run("recover", keys, *prefixes, CRASH_MEMORY_S)
         return [(reply[i].decode(), reply[i + 1], reply[i + 2]) for i in range(0, len(reply), 3)]
 
@@ -214,7 +216,8 @@ class Lane:
 
     def leave(self) -> bool:
         """Give up the lease; False while anything is in flight."""
-        return bool(self._run("leave", [self._keys.leases, self._inflight, self._worker]))
+        keys = [self._keys.leases, self._inflight, self._worker, self._keys.pace]
+        return bool(self._run("leave", keys))
 
     def held(self) -> list[str]:
         """Fields still in flight, oldest first."""

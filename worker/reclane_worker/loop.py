@@ -34,7 +34,6 @@ _log = logging.getLogger(__name__)
 LEAD_S: Final = 0.010  # prepare the next batch this long before the running one should end
 SLICE_MS: Final = {"cpu": 50.0, "cuda": 10.0}
 SLICES: Final = 4  # of bulk in one lease: enough to find similar lengths
-TYPICAL_TOKENS: Final = 16  # of a request, until some were seen
 
 
 class LaneLoop(threading.Thread):
@@ -110,8 +109,12 @@ class LaneLoop(threading.Thread):
     # ---- asked from other threads
 
     def statistics(self) -> dict[str, Any]:
-        """Counters and versions, for whoever watches the worker."""
-        return asdict(self.totals) | self._pipeline.versions()
+        """Counters, cost, pace when busy (None before the first batch) and versions, for whoever
+        watches the worker."""
+        token_s, batch_s = self._flights.cost.line()
+        cost = {"token_s": token_s, "batch_s": batch_s}
+        told = {"cost": cost, "pace_per_s": self._flights.pace_per_s()}
+        return asdict(self.totals) | told | self._pipeline.versions()
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -140,9 +143,14 @@ class LaneLoop(threading.Thread):
             for entry in leased.entries:
                 if entry.crashes and not self._draining.is_set():
                     self._run_suspect(entry, leased)
+            self._flights.backlog = self._is_backlog(leased)
             self._wait(leased)
             self._flights.land_done()
         self._flights.land_all()
+
+    def _is_backlog(self, leased: Leased) -> bool:
+        """Whether more work waits than was leased."""
+        return bool(self._ready) or len(leased.entries) >= self._settings.lease_messages
 
     def _lease(self) -> Leased:
         """Take work; the batch id changes only once the reply has arrived."""
@@ -160,9 +168,7 @@ class LaneLoop(threading.Thread):
 
     def _bulk_wanted(self) -> int:
         """How many bulk messages to lease: some slices' worth, and none while one is ready."""
-        totals = self.totals
-        mean_tokens = totals.tokens / totals.requests if totals.requests else TYPICAL_TOKENS
-        one_slice = self._flights.slice_tokens / max(1.0, mean_tokens)
+        one_slice = self._flights.slice_tokens / self._flights.mean_tokens
         return 0 if self._ready.bulk_requests > one_slice else max(1, int(SLICES * one_slice))
 
     def _prepare(self, entries: Sequence[Entry], leased: Leased) -> list[Batch]:

@@ -27,6 +27,7 @@ _INFLIGHT: Final = "DEL HDEL HEXISTS HGET HGETALL HKEYS HLEN HSET HVALS"
 _WORKER: Final = "DEL HGET HSET"
 _SCHEDULED: Final = "ZADD ZRANGE ZRANGEBYSCORE ZREM"
 _ATTEMPTS: Final = "EXISTS EXPIRE HDEL HGET HINCRBY"
+_PACE: Final = "HDEL HSET"
 _DEAD_LETTERS: Final = "LPUSH LTRIM"
 _LISTS: Final = "EXISTS LPUSH RPOP RPUSH"
 _RESULT: Final = "DEL EXPIRE GET MGET PUBLISH RPUSH SADD SET SETEX SISMEMBER SUBSCRIBE ZADD"
@@ -68,6 +69,7 @@ def _calls(settings: Settings) -> Iterator[str]:
         keys.incarnations: "INCR",
         keys.scheduled: _SCHEDULED,
         keys.attempts: _ATTEMPTS,
+        keys.pace: _PACE,
         keys.dead_letters: _DEAD_LETTERS,
         **{keys.list(queue): _LISTS for queue in names.LANE_QUEUES},
         keys.channel(names.notify_channel("")): "PUBLISH",

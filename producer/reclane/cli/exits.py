@@ -31,7 +31,11 @@ TABLE: Final = (
     Exit(65, "the request breaks the contract; nothing was enqueued", (errors.InvalidRequest,)),
     Exit(66, "unknown id: expired, or never issued", (errors.UnknownRequest, errors.UnknownLetter)),
     Exit(69, "Redis cannot be reached, or refuses", (errors.BrokerUnavailable,)),
-    Exit(75, "the queue is full; try later", (errors.QueueFull,)),
+    Exit(
+        75,
+        "the queue is full, or the deadline cannot be met; try later",
+        (errors.QueueFull, errors.DeadlineUnreachable),
+    ),
     Exit(78, "a setting is missing or impossible", (errors.InvalidSettings,)),
     Exit(124, "no answer within --timeout; it may still come", (errors.ResultTimeout,)),
     Exit(INTERRUPTED, "interrupted (Ctrl-C)"),

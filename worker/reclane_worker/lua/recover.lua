@@ -1,6 +1,7 @@
 -- Return what lapsed workers held to its origin lists. Entries that were started when the worker
 -- died count one crash each, by message digest; those merely leased do not.
--- KEYS leases, attempts   ARGV worker id, in-flight prefix, worker prefix, crash memory (s)
+-- KEYS leases, attempts, pace
+-- ARGV worker id, in-flight prefix, worker prefix, crash memory (s)
 -- Returns lapsed worker id, entries returned, entries that were started...
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -33,6 +34,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0
     end
     redis.call('DEL', inflight, worker)
     redis.call('ZREM', KEYS[1], id)
+    redis.call('HDEL', KEYS[3], id)
     report[#report + 1] = id
     report[#report + 1] = #rows
     report[#report + 1] = suspects
