@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from reclane_worker.batching import CostLine, Limits, plan
+from reclane_worker.batching import CostLine, Limits, plan, slice_tokens
 
 WIDE = Limits(max_tokens=1_000_000, max_requests=1_000, overhead_tokens=1_000_000)
 
@@ -116,3 +116,44 @@ def test_a_batch_of_no_tokens_can_be_learned_and_predicted() -> None:
     line = CostLine()
     line.learn(0, 0.1)
     assert line.predict(0) == pytest.approx(0.1)
+
+
+def test_the_line_that_is_told_never_falls() -> None:
+    line = CostLine()
+    line.learn(100, 0.4)
+    line.learn(200, 0.2)
+    assert line.line() == (0.0, pytest.approx(0.3))
+    line.learn(600, 1.5)
+    token_s, start_s = line.line()
+    assert token_s > 0
+    assert line.expect(300) == pytest.approx(300 * token_s + start_s)
+
+
+def test_tokens_within_a_time_are_those_predicted_to_take_it() -> None:
+    line = CostLine()
+    for tokens in (100, 200, 300):
+        line.learn(tokens, 0.5 + tokens * 0.01)
+    for seconds in (1.5, 3.0, 9.0):
+        assert line.predict(line.tokens_within(seconds)) == pytest.approx(seconds, rel=0.02)
+    assert line.tokens_within(0.001) == 1
+    assert CostLine().tokens_within(1.0) > 1_000
+
+
+def test_a_slice_takes_its_time_and_no_more_than_a_batch_may_hold() -> None:
+    line = CostLine()
+    for tokens in (100, 200, 300):
+        line.learn(tokens, 0.001 + tokens * 0.01)
+    limits = Limits(1_000, 10, overhead_tokens=32)
+    assert line.predict(slice_tokens(line, 2.0, limits)) == pytest.approx(2.0, rel=0.02)
+    assert slice_tokens(line, 99.0, limits) == 1_000
+
+
+def test_a_slice_is_never_so_small_that_starting_batches_is_most_of_the_work() -> None:
+    line = CostLine()
+    for tokens in (100, 200, 300):
+        line.learn(tokens, 0.2 + tokens * 0.01)  # a start is worth 20 tokens
+    limits = Limits(1_000, 10, overhead_tokens=32)
+    assert slice_tokens(line, 0.001, limits) == pytest.approx(120, abs=1)
+    flat = CostLine()
+    flat.learn(100, 0.2)
+    assert slice_tokens(flat, 0.001, limits) == 8 * 32

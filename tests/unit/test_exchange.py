@@ -90,7 +90,7 @@ def test_a_message_larger_than_a_call_goes_alone() -> None:
 
 def test_queues_are_kept_apart_and_each_in_order() -> None:
     calls = calls_for(send(10, n, f"q{n % 2}") for n in range(10))
-    assert {call.command[4]: payload(call) for call in calls} == {
+    assert {call.command[5]: payload(call) for call in calls} == {
         f"q{which}": tuple(b"%010d" % n for n in range(which, 10, 2)) for which in (0, 1)
     }
 

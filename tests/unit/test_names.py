@@ -77,3 +77,16 @@ def test_only_our_own_channels_ask_for_a_grouped_notification() -> None:
     assert names.is_notify_channel(names.notify_channel("c"))
     assert not names.is_notify_channel("467e39cf-f3fb-3a58-ad2c-2a675ad713e3")
     assert not names.is_notify_channel("")
+
+
+def test_bulk_is_told_by_the_list_that_a_message_came_from() -> None:
+    assert all(names.is_bulk(name) for name in names.Keys().lists(names.BULK_QUEUE))
+    assert not any(names.is_bulk(name) for name in names.Keys().lists(names.INTERACTIVE_QUEUE))
+
+
+def test_before_bulk_everything_interactive_is_served() -> None:
+    keys = names.Keys("shop:")
+    interactive = keys.lists(names.INTERACTIVE_QUEUE)
+    assert keys.served_before(names.INTERACTIVE_QUEUE) == interactive[:1]
+    assert keys.served_before(names.INTERACTIVE_QUEUE, 6) == interactive[:3]
+    assert keys.served_before(names.BULK_QUEUE) == (*interactive, keys.list(names.BULK_QUEUE))

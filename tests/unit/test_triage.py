@@ -396,3 +396,22 @@ def test_a_message_that_kills_whoever_reads_it_is_condemned_without_being_read()
     read, bad = module.decode([entry(raw, crashes=4)], NOW_MS, 3)
     assert not read
     assert (bad[0].reason, bad[0].ending.task_id) == ("poison", "deadly")
+
+
+def test_a_job_knows_until_when_it_is_wanted() -> None:
+    (job,) = sort(entry(message(expires=at(9)))).jobs
+    assert job.expires == NOW_S + 9
+    (job,) = sort(entry(message())).jobs
+    assert job.expires is None
+    ended = module.expired(job, NOW_S + 1.0)
+    assert (ended.reason, ended.ending.field) == ("expired", job.entry.field)
+    assert wire.is_revoked(ended.ending.meta)
+
+
+def test_with_a_key_the_placeholder_says_until_when() -> None:
+    digest = "0" * 40
+    waiting = {"digest": digest, "expires": NOW_S + 5.0}
+    kept = json.dumps({"status": "PENDING", "result": None, "reclane": waiting}).encode()
+    keyed = message(reclane_digest=digest, expires=at(-1))
+    (job,) = sort(entry(keyed), stored={"t-1": kept}).jobs
+    assert job.expires == NOW_S + 5.0

@@ -60,9 +60,11 @@ class Ready:
     def bulk(self, room: bool) -> Batch | None:
         """The next batch of bulk if there is room on the device, or its floor has come due."""
         if not self._bulk:
-            self._owed = 0.0
+            self._owed = min(0.0, self._owed)
         elif room or self._owed >= 1:
             batch = self._bulk.popleft()
-            self._owed = max(0.0, self._owed - len(batch))
+            self._owed -= len(batch)
+            if room:
+                self._owed = max(0.0, self._owed)  # what nobody else wanted is no debt
             return batch
         return None
