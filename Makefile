@@ -10,13 +10,17 @@ export TOKENIZERS_PARALLELISM := false
 # Most tests wait for processes: more of them than cores.
 PARALLEL := -n 3 --dist worksteal
 
-.PHONY: demo test test-redis7 check format venv constraints clean
+.PHONY: demo test overload test-redis7 check format venv constraints clean
 
 demo: venv
 	$(BIN)/reclane demo
 
 test: venv
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# What holds under too much work, measured; some minutes, nothing else should run beside it.
+overload: venv
+	$(BIN)/python tests/benchmarks/overload.py
 
 # The tests that lean on the server most, on Debian's Redis 7 (apt-get install redis-server).
 test-redis7: export RECLANE_TEST_SERVER := $(or $(shell command -v redis-server),/usr/bin/redis-server)

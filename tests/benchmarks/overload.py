@@ -1,0 +1,320 @@
+"""`make overload`: what holds under too much work, as ratios inside one run. Some minutes.
+
+Real weights (all-MiniLM-L6-v2) on a real server; the flood for memory runs on the stand-in model.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import cycle, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+import redis
+from pydantic_core import from_json
+from rich.console import Console
+from rich.table import Table
+
+from reclane import Client, DeadlineUnreachable, RecommendRequest, names, wire
+from reclane.embedded import EmbeddedServer
+from reclane_worker import demo
+from reclane_worker.building import build_catalog
+from reclane_worker.encoder import load_encoder
+from reclane_worker.local import WorkerProcess
+from reclane_worker.reading import BadRow, Columns, read_items
+from reclane_worker.settings import WorkerSettings
+
+KEYS = names.Keys()
+SLICE_MS = 50.0  # the default on CPU
+LEASE = 256
+OVERLOAD = 1.5
+OVERLOAD_S = 30.0
+WINDOW_S = 5.0
+ROUNDS = 4
+FLOOD = 50_000
+LIMIT_S = 300.0  # no part may take longer
+
+
+@dataclass
+class Side:
+    """A server and a worker on it."""
+
+    server: EmbeddedServer
+    worker: WorkerProcess
+    raw: Any
+    texts: Iterator[str] = field(default_factory=lambda: cycle(demo.burst(2_000)))
+
+    def push(self, queue: str, count: int, deadline_s: float | None = None) -> dict[str, float]:
+        """As a stock client does, past the door: id -> when it expires."""
+        now = time.time()
+        ids = {str(uuid4()): now + (deadline_s or 0.0) for _ in range(count)}
+        self.raw.lpush(
+            KEYS.list(queue),
+            *(
+                wire.encode_request(
+                    RecommendRequest(query=next(self.texts), deadline_s=deadline_s),
+                    task_id=one,
+                    queue=queue,
+                    reply_to="",
+                    now=now,
+                )
+                for one in ids
+            ),
+        )
+        return ids
+
+    def left(self, queue: str | None = None) -> int:
+        """Messages that wait or run; of one queue, those that wait."""
+        pipe = self.raw.pipeline(transaction=False)
+        for key in KEYS.lists(queue) if queue else KEYS.lane_lists():
+            pipe.llen(key)
+        if queue is None:
+            for key in self.raw.scan_iter(KEYS.inflight("*")):
+                pipe.hlen(key)
+        return int(sum(pipe.execute()))
+
+    def drain(self) -> float:
+        """Seconds until nothing is left."""
+        started = time.perf_counter()
+        while self.left():
+            if time.perf_counter() - started > LIMIT_S:
+                raise SystemExit("the worker does not get done")
+            time.sleep(0.01)
+        return time.perf_counter() - started
+
+    def computed(self) -> int:
+        """Requests that went through the device, once the worker has told."""
+        time.sleep(1.0)  # it tells three times in each second's lease
+        (key,) = self.raw.scan_iter(KEYS.worker("*"))
+        return int(from_json(self.raw.hget(key, "stats"))["requests"])
+
+    def rss_mb(self) -> float:
+        pages = int(Path(f"/proc/{self.worker.pid}/statm").read_text().split()[1])
+        return pages * 4096 / 1e6
+
+
+class Sides:
+    """Makes sides, and ends them."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self._stack = stack
+        self._folder = folder
+        self._catalogs: dict[str, Path] = {}
+
+    def make(self, model: str = demo.MODEL, **settings: str) -> Side:
+        server = self._stack.enter_context(EmbeddedServer())
+        environment = {
+            "RECLANE_MODEL": model,
+            "RECLANE_CATALOG": f"demo={self._catalog(model)}",
+            "RECLANE_LEASE_MS": "1000",
+            "RECLANE_LEASE_MESSAGES": str(LEASE),
+        }
+        log = self._folder / f"{uuid4()}.log"
+        worker = WorkerProcess(server.url, environment | settings, log)
+        self._stack.enter_context(worker)
+        return Side(server, worker, self._stack.enter_context(redis.Redis.from_url(server.url)))
+
+    def _catalog(self, model: str) -> Path:
+        if model not in self._catalogs:
+            folder = self._folder / model.replace(":", "-")
+            encoder = load_encoder(WorkerSettings.load(model=model))
+            build_catalog(
+                read_items(demo.ITEMS, Columns(), _refuse), folder, encoder, fields=demo.FIELDS
+            )
+            self._catalogs[model] = folder
+        return self._catalogs[model]
+
+
+def _refuse(row: BadRow) -> None:
+    raise SystemExit(f"the catalog that ships has a bad row: {row}")
+
+
+def main() -> None:
+    table = Table("", "measured", "goal", title="overload", title_justify="left")
+    console = Console(width=110)
+    with TemporaryDirectory(prefix="reclane-overload-") as name, ExitStack() as stack:
+        sides = Sides(stack, Path(name))
+        side = sides.make()
+        side.push(names.BULK_QUEUE, 500)
+        side.drain()
+        for part in (slices(side, sides), beside_bulk(side), flood(side), deadlines(side)):
+            for row in part:
+                table.add_row(*row)
+                console.print(*row, sep="  ", style="dim")
+        side.worker.stop()
+        for row in memory(sides.make("hash:384", RECLANE_RESULT_TTL_S="5")):
+            table.add_row(*row)
+    console.print(table)
+
+
+Rows = Iterator[tuple[str, str, str]]
+
+
+def slices(side: Side, sides: Sides) -> Rows:
+    """Bulk alone, in slices and without; in turns, each worker idle while the other works."""
+    whole = sides.make(RECLANE_BULK_SLICE_MS="10000")
+    ratios = []
+    for number in range(ROUNDS + 1):
+        seconds = []
+        for one in (side, whole):
+            one.push(names.BULK_QUEUE, 600)
+            seconds.append(one.drain())
+        if number:  # the first taught both their costs
+            ratios.append(seconds[1] / seconds[0])
+    whole.worker.stop()
+    shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    yield "bulk alone, slices / none", f"{statistics.median(ratios):.2f} ({shown})", ">= 0.90"
+
+
+def beside_bulk(side: Side) -> Rows:
+    """One interactive request at a time, on an idle worker and beside a backlog of bulk."""
+    with Client(side.server.url) as client:
+        alone = _latencies_ms(client, side, 80, 0.02)
+        rates: dict[bool, list[float]] = {True: [], False: []}
+        beside: list[float] = []
+        _fill(side)
+        for _ in range(ROUNDS):
+            for busy in (False, True):
+                _fill(side)
+                before, started = side.left(), time.perf_counter()
+                if busy:
+                    beside += _latencies_ms(client, side, None, 0.1)
+                else:
+                    time.sleep(WINDOW_S)
+                done = before - side.left()
+                rates[busy].append(done / (time.perf_counter() - started))
+    yield "interactive alone", _quantiles(alone), ""
+    worst = _quantile(alone, 0.99) + SLICE_MS
+    yield f"beside bulk ({len(beside)} requests)", _quantiles(beside), f"p99 <= {worst:.0f} ms"
+    ratios = [with_ / alone_ for with_, alone_ in zip(rates[True], rates[False], strict=True)]
+    shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    told = f"{statistics.median(ratios):.2f} ({shown})"
+    yield "bulk beside interactive / alone", told, ">= 0.90"
+    side.raw.delete(*KEYS.lists(names.BULK_QUEUE))
+    side.drain()
+
+
+def _fill(side: Side) -> None:
+    while side.left(names.BULK_QUEUE) < 8_000:
+        side.push(names.BULK_QUEUE, 1_000)
+
+
+def _latencies_ms(client: Client, side: Side, count: int | None, pause_s: float) -> list[float]:
+    """So many requests, or a window of them."""
+    found: list[float] = []
+    give_up = time.perf_counter() + WINDOW_S
+    while len(found) < count if count else time.perf_counter() < give_up:
+        started = time.perf_counter()
+        client.recommend(next(side.texts), timeout=LIMIT_S)
+        found.append((time.perf_counter() - started) * 1e3)
+        time.sleep(pause_s)
+    return found
+
+
+def flood(side: Side) -> Rows:
+    """Bulk's share of what is done while more interactive requests wait than a lease holds."""
+    side.push(names.BULK_QUEUE, 1_000)
+    side.push(names.INTERACTIVE_QUEUE, 2_000)
+    while side.left(names.INTERACTIVE_QUEUE) > LEASE:
+        time.sleep(0.01)
+    interactive = 2_000 - side.left(names.INTERACTIVE_QUEUE)
+    bulk = 1_000 - side.left(names.BULK_QUEUE)
+    yield "bulk's share in a flood", f"{bulk / (bulk + interactive):.1%} of messages", "~ 10 %"
+    side.drain()
+
+
+def deadlines(side: Side) -> Rows:
+    """Half more than the worker can do, each with a deadline: the time of a full lease."""
+    deadline_s = max(1.0, LEASE / _capacity(side))
+    yield "deadline of each request", f"{deadline_s:.1f} s", ""
+    with Client(side.server.url) as client:
+
+        def through_the_door(count: int) -> dict[str, float]:
+            sent = {}
+            for text in islice(side.texts, count):
+                request = RecommendRequest(query=text, deadline_s=deadline_s)
+                now = time.time()
+                try:
+                    sent[client.enqueue([request])[0]] = now + deadline_s
+                except DeadlineUnreachable:
+                    continue
+            return sent
+
+        def past_it(count: int) -> dict[str, float]:
+            return side.push(names.INTERACTIVE_QUEUE, count, deadline_s)
+
+        for name, send in (("past the door", past_it), ("through the door", through_the_door)):
+            yield from _overloaded(side, name, send)
+
+
+def _capacity(side: Side) -> float:
+    """Requests per second, now."""
+    side.push(names.INTERACTIVE_QUEUE, 800)
+    return 800 / side.drain()
+
+
+def _overloaded(side: Side, name: str, send: Callable[[int], dict[str, float]]) -> Rows:
+    capacity = _capacity(side)
+    before = side.computed()
+    sent: dict[str, float] = {}
+    offered, started = 0, time.perf_counter()
+    while (spent := time.perf_counter() - started) < OVERLOAD_S:
+        count = int(spent * capacity * OVERLOAD) - offered
+        if count > 0:
+            sent |= send(count)
+            offered += count
+        time.sleep(0.02)
+    side.drain()
+    wanted = sum(map(_in_time, *zip(*_results(side, sent), strict=True)))
+    computed = side.computed() - before
+    share = f"{wanted / computed:.3f} of {computed} computed were wanted"
+    yield f"1.5x, {name}", share, ">= 0.95"
+    yield (
+        f"  at {capacity:.0f} requests/s",
+        f"{offered} offered, {offered - len(sent)} refused, {wanted} in time",
+        "",
+    )
+
+
+def _results(side: Side, sent: dict[str, float]) -> Iterator[tuple[bytes | None, float]]:
+    ids = list(sent)
+    for start in range(0, len(ids), 500):
+        part = ids[start : start + 500]
+        stored = side.raw.mget([KEYS.result(one) for one in part])
+        yield from zip(stored, (sent[one] for one in part), strict=True)
+
+
+def _in_time(stored: bytes | None, expires: float) -> bool:
+    meta = from_json(stored or b"{}")
+    if meta.get("status") != "SUCCESS":
+        return False
+    return datetime.fromisoformat(meta["date_done"]).timestamp() <= expires
+
+
+def memory(side: Side) -> Rows:
+    """Resident memory of a worker over a flood, after a first part that fills its caches."""
+    seen = []
+    for _ in range(10):
+        for _ in range(FLOOD // 10 // 1_000):
+            side.push(names.INTERACTIVE_QUEUE, 1_000)
+        side.drain()
+        seen.append(side.rss_mb())
+    shown = " ".join(f"{mb:.0f}" for mb in seen)
+    yield f"RSS over {FLOOD:,} messages", f"{shown} MB", "flat"
+
+
+def _quantile(values: Sequence[float], q: float) -> float:
+    return sorted(values)[int(q * (len(values) - 1))]
+
+
+def _quantiles(values_ms: Sequence[float]) -> str:
+    return f"p50 {_quantile(values_ms, 0.5):.0f} ms, p99 {_quantile(values_ms, 0.99):.0f} ms"
+
+
+if __name__ == "__main__":
+    main()
