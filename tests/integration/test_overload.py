@@ -163,7 +163,7 @@ def test_what_cannot_be_answered_in_time_is_dropped_without_a_run(
         sent.extend(push(raw, INTERACTIVE, "film", deadline_s=0.5))
         key = KEYS.result(sent[-1])
         eventually(lambda: raw.exists(key), "it has an ending")
-        return total(raw, "late") > 0
+        return total(raw, "too_late") > 0
 
     eventually(dropped, "one is dropped while its deadline is still to come")
     assert "ended without a run: expired" in worker.log()
