@@ -1,6 +1,7 @@
 """What tests share beside fixtures: deadlines, waiting, what must hold, a proxy."""
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -132,6 +133,13 @@ def watch(raw: "redis.Redis") -> Iterator[Published]:
 
 def in_flight(raw: "redis.Redis") -> int:
     return sum(raw.hlen(key) for key in raw.scan_iter(KEYS.inflight("*")))
+
+
+def statistics(raw: "redis.Redis") -> dict[str, Any]:
+    """What the only worker published last; empty before the first time."""
+    (worker,) = raw.zrange(KEYS.leases, 0, -1)
+    published = raw.hget(KEYS.worker(worker.decode()), "stats")
+    return dict(json.loads(published)) if published else {}
 
 
 def assert_each_once(published: Published, handles: list[Handle]) -> None:

@@ -32,6 +32,10 @@ MAX_FILTER_VALUES: Final = 1_000
 MAX_FIELDS: Final = 64
 MAX_REQUEST_BYTES: Final = 262_144
 
+DELIVERY_FIELDS: Final = frozenset({"deadline_s", "idempotency_key"})
+"""Fields that say how an answer is delivered, not what it says. Requests that are equal in all
+others share one computation: a new field counts as changing the answer unless it stands here."""
+
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS)]
 Scalar = bool | int | float | Annotated[str, StringConstraints(max_length=1_024)]
@@ -152,7 +156,10 @@ class Intent(_Model):
 
 
 class Flag(_Model):
-    """Something the caller should know about this answer, with its reasons."""
+    """Something the caller should know about this answer, with its reasons.
+
+    `nothing_fits`, `needs_review`, `no_explanation`, `cached` (computed for an earlier request).
+    """
 
     code: str
     reasons: tuple[str, ...] = Field(default=(), strict=False)
@@ -176,7 +183,8 @@ class TimingMs(_Model):
 
 
 class Batch(_Model):
-    """The device batch that the request ran in. `padded` counts padding too."""
+    """The device batch that the request ran in. `padded` counts padding too; equal requests run
+    once and count once. An answer flagged `cached` names the batch it was computed in."""
 
     size: int
     tokens: int

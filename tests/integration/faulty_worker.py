@@ -3,10 +3,13 @@
 The faults are real: the process raises, exits, sleeps or hangs inside the batch on the device.
 With FAULTY_GATE its model finishes loading only once that file exists; with FAULTY_LAND the
 lane's own thread meets an exception that nobody foresaw; with FAULTY_STORE it is killed in the
-instant after Celery's backend has stored its first result.
+instant after Celery's backend has stored its first result. With FAULTY_TOKEN_BYTES a batch needs
+that much memory for each padded token; `memoryfault` in a request bounds the process's address
+space to FAULTY_ROOM_BYTES more than it has by then, `memoryback` takes the bound away.
 """
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Sequence
@@ -19,8 +22,8 @@ from celery.backends.redis import RedisBackend
 import reclane_worker.hashing
 from reclane_worker import app
 from reclane_worker.encoder import Role, Tokens
+from reclane_worker.flights import Flights
 from reclane_worker.hashing import HashEncoder, hash_term
-from reclane_worker.loop import LaneLoop
 
 __all__ = ["app"]
 
@@ -29,8 +32,8 @@ EXIT = hash_term("exitfault")
 SLOW = hash_term("slowfault")
 HANG = hash_term("hangfault")
 NAN = hash_term("nanfault")
-
-
+MEMORY = hash_term("memoryfault")
+MEMORY_BACK = hash_term("memoryback")
 BREAK = hash_term("breakfault")
 TOKENISE_EXIT = "tokenisefault"
 
@@ -63,7 +66,11 @@ class FaultyEncoder(HashEncoder):
             time.sleep(1.5)
         if HANG in seen:
             time.sleep(3_600)
+        _bound_memory(seen)
+        per_token = int(os.environ.get("FAULTY_TOKEN_BYTES", "0"))
+        needed = torch.empty(per_token * max(map(len, tokens)) * len(tokens), dtype=torch.uint8)
         vectors = super().encode(tokens, role)
+        del needed
         for row, sequence in enumerate(tokens):
             if NAN in sequence:
                 vectors[row] = torch.nan
@@ -79,13 +86,25 @@ def store_and_die(*args: Any, **kwargs: Any) -> None:
 store_result = RedisBackend.store_result
 if os.environ.get("FAULTY_STORE"):
     RedisBackend.store_result = store_and_die
+
+
+def _bound_memory(seen: set[int]) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if MEMORY_BACK in seen:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    if MEMORY in seen:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        bound = pages * resource.getpagesize() + int(os.environ["FAULTY_ROOM_BYTES"])
+        resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
+
+
 reclane_worker.hashing.HashEncoder = FaultyEncoder  # type: ignore[misc]
 
 
-def _land(self: LaneLoop) -> None:
+def _land(self: Flights) -> None:
     if self._flights:
         raise ZeroDivisionError
 
 
 if os.environ.get("FAULTY_LAND"):
-    LaneLoop._land_done = _land  # type: ignore[method-assign]
+    Flights.land_done = _land  # type: ignore[method-assign]

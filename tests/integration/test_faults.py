@@ -144,7 +144,7 @@ def test_sigterm_finishes_the_batch_and_gives_the_rest_back_in_order(
 ) -> None:
     one_by_one = {"RECLANE_BATCH_REQUESTS": "1", "RECLANE_DEVICE_THREADS": "1"}
     worker = start_worker(one_by_one, app="faulty_worker")
-    handles = client.submit_many(["slowfault"] * 12)
+    handles = client.submit_many([f"slowfault {n}" for n in range(12)])
     eventually(lambda: on_device(worker), "a batch is on the device")
     assert worker.stop() == 0
     rest = [h.id for h in handles if is_pending(raw.get(KEYS.result(h.id)) or b"")]
@@ -192,10 +192,11 @@ def test_a_request_that_kills_the_process_before_the_device_becomes_a_dead_lette
     assert_nothing_left(raw)
 
 
+@pytest.mark.parametrize("kept", ["0", "100"])
 def test_a_model_that_is_broken_for_good_leaves_the_queue_to_healthy_workers(
-    client: Client, raw: "redis.Redis", start_worker: StartWorker
+    kept: str, client: Client, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:
-    worker = start_worker(app="faulty_worker")
+    worker = start_worker({"RECLANE_ANSWER_CACHE": kept}, app="faulty_worker")
     breaking = client.submit("breakfault")
     assert worker.wait(DEADLINE_S) == EXIT_LANE
     assert "fails on every request" in worker.log()
@@ -227,8 +228,8 @@ def test_a_server_that_refuses_writes_for_a_while_loses_nothing(
 
 def test_costly_ranking_does_not_look_stuck(client: Client, start_worker: StartWorker) -> None:
     start_worker({"RECLANE_DEVICE_THREADS": "4"})
-    request = RecommendRequest(query="film", k=300, diversity=0.5)
-    handles = client.submit_many([request] * 400)
+    requests = [RecommendRequest(query=f"film {n}", k=300, diversity=0.5) for n in range(400)]
+    handles = client.submit_many(requests)
     for handle in client.as_completed(handles, 2 * DEADLINE_S):
         assert len(handle.result(0).items) == 300
 

@@ -19,8 +19,8 @@ SETTINGS = {"RECLANE_MAX_ATTEMPTS": "2"}
 
 
 def a_batch(client: Client, fault: str, place: int) -> list[Handle]:
-    """Equally long requests, so that the batch has them in this order."""
-    texts = [f"film {'shoes' if n != place else fault} number" for n in range(BATCH)]
+    """Equally long requests, no two alike, so that the batch has them in this order."""
+    texts = [f"film {'shoes' if n != place else fault} number{n}" for n in range(BATCH)]
     return client.submit_many(texts)
 
 

@@ -22,7 +22,7 @@ from reclane import (
     names,
 )
 from reclane.embedded import EmbeddedServer
-from support import DEADLINE_S, StartWorker, eventually
+from support import DEADLINE_S, StartWorker, eventually, statistics
 
 
 def test_a_request_is_answered_with_items_and_versions(
@@ -48,10 +48,41 @@ def test_many_requests_come_back_each_to_its_own_handle(
 
 
 def test_requests_queued_before_run_together(client: Client, start_worker: StartWorker) -> None:
-    handles = client.submit_many(["a film about space"] * 64)
+    handles = client.submit_many([f"a film about space {n}" for n in range(64)])
     start_worker()
     sizes = [handle.result(DEADLINE_S).batch.size for handle in handles]
     assert max(sizes) > 16
+
+
+def test_equal_requests_of_one_lease_run_once_and_fail_together(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    texts = [*["running shoes"] * 40, *(f"film {n}" for n in range(20)), *["raisefault"] * 3]
+    handles = client.submit_many(texts)
+    start_worker(app="faulty_worker")
+    answers = [handle.result(DEADLINE_S) for handle in handles[:-3]]
+    assert [answer.intent.text for answer in answers] == texts[:-3]
+    assert all(answer.items == answers[0].items for answer in answers[:40])
+    assert max(answer.batch.size for answer in answers) <= 21
+    for handle in handles[-3:]:
+        with pytest.raises(RequestFailed, match="pipeline_error"):
+            handle.result(DEADLINE_S)
+    eventually(lambda: statistics(raw).get("requests") == 63, "it counts every message")
+    assert statistics(raw)["shared"] == 39 + 2
+
+
+def test_a_kept_answer_is_given_again_and_says_so(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    start_worker({"RECLANE_ANSWER_CACHE": "100"})
+    first, *others = (client.recommend("shoes", timeout=DEADLINE_S) for _ in range(3))
+    for other in others:
+        assert other.items == first.items
+        assert other.timing_ms.model == other.timing_ms.rank == 0.0
+        assert [flag.code for flag in other.flags] == ["cached"]
+    assert first.flags == ()
+    eventually(lambda: statistics(raw).get("cache_hits") == 2, "it counts what it found")
+    assert statistics(raw)["requests"] == 1
 
 
 def test_the_async_client_does_what_the_sync_client_does(

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from reclane import contract
 from reclane.contract import (
+    DELIVERY_FIELDS,
     AnyOf,
     Eq,
     In,
@@ -378,6 +379,16 @@ def test_the_golden_request_leaves_no_field_at_its_default() -> None:
 def test_the_golden_answer_names_every_field() -> None:
     data = golden("answer_v1.json")
     assert Recommendation.model_validate(data).model_dump(mode="json", by_alias=True) == data
+
+
+def test_every_field_is_known_to_change_the_answer_or_to_concern_its_delivery_alone() -> None:
+    """A new field: name it here, or in DELIVERY_FIELDS if equal requests may share an answer
+    whatever it says."""
+    changes_the_answer = {"v", "query", "history", "user_id", "catalog", "k", "offset"}
+    changes_the_answer |= {"candidates", "filters", "exclude", "diversity", "explain", "context"}
+    changes_the_answer |= {"fields", "variant"}
+    assert not changes_the_answer & DELIVERY_FIELDS
+    assert changes_the_answer | DELIVERY_FIELDS == set(RecommendRequest.model_fields)
 
 
 # ---- what a refusal may say

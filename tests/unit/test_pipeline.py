@@ -402,7 +402,7 @@ def test_answers_do_not_depend_on_the_memory_bound(
 def test_an_answer_names_the_batch_it_ran_in(encoder: Encoder, catalog: Catalog) -> None:
     settings = WorkerSettings(model="hash:384", device="cpu", batch_requests=2)
     pipeline = Pipeline(encoder, {"shop": catalog}, settings)
-    answers = pipeline.recommend([RecommendRequest(query="two words")] * 3)
+    answers = pipeline.recommend([RecommendRequest(query=f"word{n} two") for n in range(3)])
     batches = [answer["batch"] for answer in answers if isinstance(answer, dict)]
     pair, single = ({"size": n, "tokens": 2 * n, "padded": 2 * n} for n in (2, 1))
     assert batches == [pair, pair, single]

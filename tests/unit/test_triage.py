@@ -339,7 +339,13 @@ def test_an_answer_notifies_only_a_reclane_client(reply_to: str, told: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("code", "kept"), [("pipeline_error", True), ("non_finite", True), ("unknown_catalog", False)]
+    ("code", "kept"),
+    [
+        ("pipeline_error", True),
+        ("non_finite", True),
+        ("out_of_memory", True),
+        ("unknown_catalog", False),
+    ],
 )
 def test_what_the_model_cannot_take_is_kept_as_a_dead_letter(code: str, kept: bool) -> None:
     (job,) = sort(entry(message())).jobs

@@ -14,9 +14,14 @@ LOW_TRUST: Final = 0.2
 
 
 def batch_shape(batch: Sequence[Prepared]) -> dict[str, int]:
-    """Requests, real tokens, and tokens with padding of a device batch."""
-    lengths = [len(one.tokens) for one in batch]
-    return {"size": len(batch), "tokens": sum(lengths), "padded": max(lengths) * len(batch)}
+    """Requests, real tokens, and tokens with padding of a device batch; equal requests count
+    once, as they run."""
+    lengths = {one.key: len(one.tokens) for one in batch}.values()
+    return {"size": len(lengths), "tokens": sum(lengths), "padded": max(lengths) * len(lengths)}
+
+
+def padded_tokens(batch: Sequence[Prepared]) -> int:
+    return batch_shape(batch)["padded"]
 
 
 def build_answer(

@@ -26,9 +26,11 @@ from reclane_worker.ready import Batch
 from reclane_worker.triage import Job, expired, wanted_until
 
 FIRST_BATCH_S: Final = 60.0
-FIRST_SIZES: Final = (1, 8)  # two points make a line
 TYPICAL_TOKENS: Final = 16.0  # of a request, until some were seen
 PROBE: Final = RecommendRequest(query="a plain request", k=10)
+# Two points make a line. All differ: equal requests run as one, and answers may be kept.
+_FIRST: Final = [RecommendRequest(query=f"a plain request {n}", k=10) for n in range(9)]
+FIRST_BATCHES: Final = (_FIRST[:1], _FIRST[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +149,8 @@ class Flights:
     def learn_cost(self) -> None:
         """Predict from this model and catalog from the first batch on."""
         with self._stopwatch.watch("a first batch", FIRST_BATCH_S):
-            for size in FIRST_SIZES:
-                prepared = self._pipeline.prepare([PROBE] * size, [0.0] * size)
+            for requests in FIRST_BATCHES:
+                prepared = self._pipeline.prepare(requests, [0.0] * len(requests))
                 batch = [one for one in prepared if isinstance(one, Prepared)]
                 started = time.perf_counter()
                 self._pipeline.run(batch)
@@ -241,7 +243,7 @@ class Flights:
             self._flights.remove(flight)
             self.cost.learn(flight.shape["padded"], seconds)
             self._finishing.commit(flight.jobs, answers, seconds)
-            self._count(flight.shape, seconds)
+            self._count(flight, seconds)
             self._pace.landed(len(flight.jobs), time.monotonic(), self.backlog)
 
     def close(self) -> None:
@@ -253,14 +255,14 @@ class Flights:
         if not all(isinstance(a, Failure) and a.code == "pipeline_error" for a in answers):
             return
         with self._stopwatch.watch("a probe of the model", FIRST_BATCH_S):
-            probe = self._pipeline.recommend([PROBE])[0]
+            probe = self._pipeline.compute(PROBE)
         if isinstance(probe, Failure):
             end_process(EXIT_LANE, "the model fails on every request, also on a plain one")
 
-    def _count(self, shape: dict[str, int], seconds: float) -> None:
-        totals = self.totals
+    def _count(self, flight: Flight, seconds: float) -> None:
+        totals, shape = self.totals, flight.shape
         totals.batches += 1
-        totals.requests += shape["size"]
+        totals.requests += len(flight.jobs)
         totals.tokens += shape["tokens"]
         totals.padded += shape["padded"]
         totals.device_s += seconds

@@ -7,7 +7,6 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
-from reclane.contract import Failure
 from reclane_worker.celery_side.events import TaskEvents
 from reclane_worker.celery_side.finisher import CeleryFinisher
 from reclane_worker.deadlines import rounds
@@ -83,16 +82,16 @@ class Intake:
         self._events.received(checked)
 
     def _prepare(self, jobs: Sequence[Job]) -> list[tuple[Job, Prepared]]:
-        """Jobs ready for the device; what cannot be prepared fails alone, here."""
+        """Jobs ready for the device; what is known by now, or cannot be prepared, ends here."""
         with self._stopwatch.watch("preparing requests", PREPARE_S):
             prepared = self._pipeline.prepare(
                 [job.request for job in jobs], [job.queued_ms for job in jobs]
             )
-        failed = [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Failure)]
-        if failed:
-            self._flights.totals.accepted += len(failed)
-            self._events.started([job for job, _ in failed])
-            self._finishing.commit([job for job, _ in failed], [failure for _, failure in failed])
+        done = [(j, p) for j, p in zip(jobs, prepared, strict=True) if not isinstance(p, Prepared)]
+        if done:
+            self._flights.totals.accepted += len(done)
+            self._events.started([job for job, _ in done])
+            self._finishing.commit([job for job, _ in done], [result for _, result in done])
         return [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Prepared)]
 
     def _group(

@@ -66,8 +66,8 @@ class Keeper(threading.Thread):
         """Nobody recovers within one lease of (re)connecting: after an outage every lease has
         lapsed, and the others need that long to renew theirs."""
         try:
-            told = self._statistics()
-            self._lane.renew(json.dumps(told | {"late": late}), told["pace_per_s"])
+            found = self._statistics()
+            self._lane.renew(json.dumps(found | {"late": late}), found["pace_per_s"])
             if self._connected_at is None:
                 self._connected_at = now
             if now - self._connected_at > self._lease_s:

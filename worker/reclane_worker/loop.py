@@ -109,12 +109,16 @@ class LaneLoop(threading.Thread):
     # ---- asked from other threads
 
     def statistics(self) -> dict[str, Any]:
-        """Counters, cost, pace when busy (None before the first batch) and versions, for whoever
-        watches the worker."""
+        """For whoever watches the worker: counters, cost, versions; and its pace when busy, in
+        requests per second, None before the first batch."""
         token_s, batch_s = self._flights.cost.line()
-        cost = {"token_s": token_s, "batch_s": batch_s}
-        told = {"cost": cost, "pace_per_s": self._flights.pace_per_s()}
-        return asdict(self.totals) | told | self._pipeline.versions()
+        told: dict[str, Any] = {"cost": {"token_s": token_s, "batch_s": batch_s}}
+        told["pace_per_s"] = self._flights.pace_per_s()
+        return self.counters() | told | self._pipeline.versions()
+
+    def counters(self) -> dict[str, float]:
+        """Everything counted since the start, here and in the pipeline."""
+        return asdict(self.totals) | self._pipeline.statistics()
 
     @property
     def queues(self) -> tuple[str, ...]:

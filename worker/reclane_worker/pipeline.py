@@ -13,13 +13,16 @@ import torch
 
 from reclane import __version__, contract
 from reclane.contract import Failure, RecommendRequest
-from reclane_worker.answering import Answer, batch_shape, build_answer
+from reclane_worker.answering import Answer, batch_shape, build_answer, padded_tokens
 from reclane_worker.batching import Limits, plan
+from reclane_worker.caching import AnswerCache, cache_key
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder, describe
-from reclane_worker.preparing import Prepared, Preparer, failing_alone
+from reclane_worker.memory import InMemory
+from reclane_worker.preparing import Prepared, Preparer, failing_alone, find_catalog
 from reclane_worker.retrieval import intent_vectors, ranking_work, retrieve
 from reclane_worker.settings import WorkerSettings
+from reclane_worker.sharing import answer_for, answer_key, distinct, first_places, prepared_for
 
 _BATCH_TOKENS: Final = {"cpu": 1_024, "cuda": 16_384}
 MAX_RANKING_WORK: Final = 2_000  # picks of one batch, some 25 us each: 50 ms
@@ -40,19 +43,26 @@ class Pipeline:
         self._model = describe(encoder)
         self._preparer = Preparer(encoder, self.catalogs, settings.history_decay)
         self._dense_weight = settings.dense_weight
-        self.limits = batch_limits(encoder, settings)
+        self._limits = batch_limits(encoder, settings)
+        self._memory = InMemory(self._limits.max_tokens, padded_tokens)
+        self._shared = 0
+        self._cache = AnswerCache(settings.answer_cache)
 
     def recommend(self, requests: Sequence[RecommendRequest]) -> list[Answer | Failure]:
         """The whole path without a queue, answers in the order of the requests."""
         prepared = self.prepare(requests, [0.0] * len(requests))
-        results = {i: one for i, one in enumerate(prepared) if isinstance(one, Failure)}
+        answers = {i: one for i, one in enumerate(prepared) if not isinstance(one, Prepared)}
         ready = [(i, one) for i, one in enumerate(prepared) if isinstance(one, Prepared)]
-        answers: dict[int, Answer | Failure] = dict(results)
         for group in self.batches([one for _, one in ready]):
             batch = [ready[place][1] for place in group]
             for place, answer in zip(group, self.run(batch), strict=True):
                 answers[ready[place][0]] = answer
         return [answers[i] for i in range(len(requests))]
+
+    def compute(self, request: RecommendRequest) -> Answer | Failure:
+        """One request on the device, now, whatever the cache holds."""
+        (one,) = self._preparer.prepare([answer_key(request)], [request], [0.0])
+        return one if isinstance(one, Failure) else self.run([one])[0]
 
     def versions(self) -> dict[str, Any]:
         """What answers: release, contract, model and catalogs, for whoever watches the worker."""
@@ -63,29 +73,75 @@ class Pipeline:
             "catalogs": [f"{name}@{one.version}" for name, one in self.catalogs.items()],
         }
 
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start, for whoever watches the worker.
+
+        `shared`: requests for which an equal one was computed; `out_of_memory`: batches that did
+        not fit; `batch_tokens`: padded tokens that a batch may have at present.
+        """
+        return {
+            "shared": self._shared,
+            "out_of_memory": self._memory.cap.exceeded,
+            "batch_tokens": self._memory.cap.tokens,
+            **self._cache.statistics(),
+        }
+
     def prepare(
         self, requests: Sequence[RecommendRequest], queued_ms: Sequence[float]
-    ) -> list[Prepared | Failure]:
-        """On the host, while the device runs the batch before: text, tokens, positions."""
-        return self._preparer.prepare(requests, queued_ms)
+    ) -> list[Prepared | Answer | Failure]:
+        """On the host, while the device runs the batch before: text, tokens, positions. What is
+        known already is answered here."""
+        keys = [answer_key(request) for request in requests]
+        places = first_places(keys)
+        known = self._recall(places, requests)
+        fresh = {key: place for key, place in places.items() if key not in known}
+        first = list(fresh.values())
+        read = self._preparer.prepare(
+            list(fresh), [requests[i] for i in first], [queued_ms[i] for i in first]
+        )
+        if len(fresh) == len(keys):
+            return [*read]
+        self._shared += len(keys) - len(places)
+        by_key = known | dict(zip(fresh, read, strict=True))
+        return [prepared_for(by_key[k], age) for k, age in zip(keys, queued_ms, strict=True)]
+
+    def _recall(
+        self, places: Mapping[str, int], requests: Sequence[RecommendRequest]
+    ) -> dict[str, Prepared | Answer | Failure]:
+        """Those requests whose answers are kept, by key."""
+        known: dict[str, Prepared | Answer | Failure] = {}
+        for key, place in places.items() if self._cache else ():
+            catalog = find_catalog(self.catalogs, requests[place].catalog)
+            answer = catalog and self._cache.find(cache_key(self._model, catalog, key))
+            if answer:
+                known[key] = answer
+        return known
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds of one batch at present: what fits into memory may be less than what was set."""
+        return replace(self._limits, max_tokens=self._memory.cap.tokens)
 
     def batches(
         self, prepared: Sequence[Prepared], max_tokens: int | None = None
     ) -> list[list[int]]:
         """Indices that run together: one catalog, similar lengths, within the token budget, which
-        `max_tokens` may narrow."""
+        `max_tokens` may narrow, where equal requests count once."""
         limits = self.limits
         if max_tokens is not None:
             limits = replace(limits, max_tokens=min(max_tokens, limits.max_tokens))
-        by_catalog: dict[str, list[int]] = {}
+        copies: dict[str, list[int]] = {}
         for index, one in enumerate(prepared):
-            by_catalog.setdefault(one.catalog.name, []).append(index)
+            copies.setdefault(one.key, []).append(index)
+        by_catalog: dict[str, list[int]] = {}
+        for first, *_ in copies.values():
+            by_catalog.setdefault(prepared[first].catalog.name, []).append(first)
         groups: list[list[int]] = []
         for members in by_catalog.values():
             lengths = [len(prepared[i].tokens) for i in members]
             for group in plan(lengths, limits):
                 groups += self._bound_ranking([members[i] for i in group], prepared)
-        return groups
+        return [[i for first in group for i in copies[prepared[first].key]] for group in groups]
 
     def _bound_ranking(
         self, group: Sequence[int], prepared: Sequence[Prepared]
@@ -104,8 +160,20 @@ class Pipeline:
             yield part
 
     def run(self, batch: Sequence[Prepared]) -> list[Answer | Failure]:
-        """Answer one batch on the device; a request that raises fails alone, by halving."""
-        return failing_alone(self._run, batch)
+        """Answer one batch on the device, equal requests once; one that raises fails alone, by
+        halving."""
+        rows = distinct(batch)
+        answers = failing_alone(lambda part: self._memory.run(self._run, part), rows)
+        self._remember(rows, answers)
+        if len(rows) == len(batch):
+            return answers
+        by_key = {one.key: answer for one, answer in zip(rows, answers, strict=True)}
+        return [answer_for(by_key[one.key], one.queued_ms) for one in batch]
+
+    def _remember(self, rows: Sequence[Prepared], answers: Sequence[Answer | Failure]) -> None:
+        for one, answer in zip(rows, answers, strict=True) if self._cache else ():
+            if not isinstance(answer, Failure):
+                self._cache.keep(cache_key(self._model, one.catalog, one.key), answer)
 
     @torch.inference_mode()
     def _run(self, batch: Sequence[Prepared]) -> list[Answer | Failure]:

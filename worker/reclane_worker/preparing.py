@@ -11,6 +11,7 @@ from reclane.contract import Failure, RecommendRequest
 from reclane.errors import RequestFailed
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder, Tokens
+from reclane_worker.memory import OUT_OF_MEMORY, is_out_of_memory
 from reclane_worker.text import normalise
 
 _log = logging.getLogger(__name__)
@@ -22,9 +23,11 @@ _Out = TypeVar("_Out")
 class Prepared:
     """A request ready for the device: normalised text, its tokens, its history by position.
 
-    `trust` is how far the encoder can read the text, 0 to 1. Times are those of its batch.
+    Requests with one `key` have one answer. `trust` is how far the encoder can read the text, 0 to
+    1. Times are those of its batch.
     """
 
+    key: str
     request: RecommendRequest
     catalog: Catalog
     text: str
@@ -46,7 +49,10 @@ class Preparer:
         self._history_decay = history_decay
 
     def prepare(
-        self, requests: Sequence[RecommendRequest], queued_ms: Sequence[float]
+        self,
+        keys: Sequence[str],
+        requests: Sequence[RecommendRequest],
+        queued_ms: Sequence[float],
     ) -> list[Prepared | Failure]:
         """Normalise and tokenise all at once; `queued_ms` is each request's age."""
         started = time.perf_counter()
@@ -54,18 +60,25 @@ class Preparer:
         tokens = failing_alone(lambda part: self._encoder.tokenise(part, "query"), texts)
         spent_ms = (time.perf_counter() - started) * 1e3
         prepared: list[Prepared | Failure] = []
-        for request, text, ids, queued in zip(requests, texts, tokens, queued_ms, strict=True):
+        rows = zip(keys, requests, texts, tokens, queued_ms, strict=True)
+        for key, request, text, ids, queued in rows:
             if isinstance(ids, Failure):
                 prepared.append(ids)
                 continue
             try:
-                prepared.append(self._one(request, text, ids, queued, spent_ms))
+                prepared.append(self._one(key, request, text, ids, queued, spent_ms))
             except Exception as error:
                 prepared.append(failure_of(error))
         return prepared
 
     def _one(
-        self, request: RecommendRequest, text: str, tokens: Tokens, queued: float, spent_ms: float
+        self,
+        key: str,
+        request: RecommendRequest,
+        text: str,
+        tokens: Tokens,
+        queued: float,
+        spent_ms: float,
     ) -> Prepared:
         catalog = self._catalog(request.catalog)
         catalog.attributes.check(request.filters)
@@ -79,17 +92,15 @@ class Preparer:
                 )
             raise RequestFailed("nothing is known of this user yet; add a query", "unknown_user")
         trust = self._encoder.trust(text, tokens) if text else 0.0
-        return Prepared(
-            request, catalog, text, tokens if text else [], trust, history, queued, spent_ms
-        )
+        read = tokens if text else []
+        return Prepared(key, request, catalog, text, read, trust, history, queued, spent_ms)
 
     def _catalog(self, name: str | None) -> Catalog:
-        if name is None:
-            return next(iter(self._catalogs.values()))
-        if name not in self._catalogs:
+        catalog = find_catalog(self._catalogs, name)
+        if catalog is None:
             known = ", ".join(sorted(self._catalogs))
             raise RequestFailed(f"no catalog {name!r} here; there is: {known}", "unknown_catalog")
-        return self._catalogs[name]
+        return catalog
 
     def _history(self, request: RecommendRequest, catalog: Catalog) -> dict[int, float]:
         """Position -> weight; the newest counts most, an item named twice adds up."""
@@ -101,6 +112,11 @@ class Preparer:
                 decayed = weight * self._history_decay**age
                 weights[position] = weights.get(position, 0.0) + decayed
         return weights
+
+
+def find_catalog(catalogs: Mapping[str, Catalog], name: str | None) -> Catalog | None:
+    """The catalog that a request names, the first where it names none."""
+    return next(iter(catalogs.values())) if name is None else catalogs.get(name)
 
 
 def failing_alone(
@@ -127,6 +143,8 @@ def failure_of(error: Exception) -> Failure:
     place are logged."""
     if isinstance(error, RequestFailed):
         return Failure(code=error.code, message=error.message, retry=error.retry)
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
     place = "".join(traceback.format_tb(error.__traceback__)[-3:])
     _log.error("a request failed alone with %s\n%s", type(error).__name__, place)
     return Failure(

@@ -36,6 +36,8 @@ class WorkerSettings(Settings):
     batch_tokens: int | None = Field(default=None, ge=16)
     """Padded tokens in one device batch; default 1,024 on CPU and 16,384 on CUDA."""
     batch_requests: int = Field(default=256, ge=1, le=4_096)
+    answer_cache: int = Field(default=0, ge=0, le=10_000_000)
+    """Answers kept in the process, of 4 KB each on average at most; 0 keeps none."""
     bulk_slice_ms: float | None = Field(default=None, ge=1, le=10_000)
     """Predicted time of one bulk batch, and so what an interactive request may have to wait for;
     default 50 on CPU and 10 on CUDA."""

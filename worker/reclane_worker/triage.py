@@ -17,7 +17,7 @@ REVOKED: Final = "revoked"
 SUPERSEDED: Final = "superseded"
 EXPIRED: Final = "expired"
 MAX_MESSAGE_BYTES: Final = 1_048_576
-POISON: Final = frozenset({"pipeline_error", "non_finite"})
+POISON: Final = frozenset({"pipeline_error", "non_finite", "out_of_memory"})
 ALONE: Final = 2  # the first crash had company, and condemns nobody; from then on it runs alone
 
 

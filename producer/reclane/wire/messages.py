@@ -18,7 +18,7 @@ from uuid import uuid4
 from pydantic_core import to_json
 
 from reclane import names
-from reclane.contract import RecommendRequest
+from reclane.contract import DELIVERY_FIELDS, RecommendRequest
 from reclane.errors import WireError
 from reclane.wire._json import quote, read_json
 
@@ -86,7 +86,7 @@ class Message:
 def request_digest(request: RecommendRequest) -> str:
     """Tells two requests with one idempotency key apart; a later deadline is no difference."""
     fields = request.model_dump(mode="json", exclude_defaults=True, by_alias=True)
-    asked = {k: _plain(v) for k, v in fields.items() if k not in ("idempotency_key", "deadline_s")}
+    asked = {k: _plain(v) for k, v in fields.items() if k not in DELIVERY_FIELDS}
     text = json.dumps(asked, sort_keys=True)
     return sha1(text.encode(), usedforsecurity=False).hexdigest()
 

@@ -6,7 +6,6 @@ is a lane. Each command runs Celery's own first or instead, in the thread of Cel
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, Final
 
 from celery import signals
@@ -76,7 +75,7 @@ class Remote:
         if totals.accepted:
             found["total"] = Counter(found["total"]) + Counter({names.RECOMMEND: totals.accepted})
         found["reclane"] = {"queues": self._loop.queues, "events_dropped": self._events.dropped}
-        found["reclane"] |= asdict(totals)
+        found["reclane"] |= self._loop.counters()
         return found
 
     # ---- queues
