@@ -107,6 +107,7 @@ class Lane:
         self._keys = settings.keys
         self._inflight = self._keys.inflight(worker_id)
         self._worker = self._keys.worker(worker_id)
+        self._incarnation = 0
         self._scripts: dict[str, Any] = {
             name: self._redis.register_script(
                 _scripts.load(*_SHARED, f"reclane_worker/{name}", allow_oom=True)
@@ -127,7 +128,19 @@ class Lane:
 
         Interactive ones first, but `bulk_kept` places are bulk's while any waits; `bulk_most` is
         how many of the messages may be bulk.
+
+        Batch ids only grow. Where the lease was lost, the first call hears of the new incarnation
+        and takes nothing: one that arrives late can then never take what nobody works on.
         """
+        while True:
+            leased = self._lease(batch_id, limit, queues, (bulk_kept, bulk_most))
+            if leased.incarnation == self._incarnation:
+                return leased
+            self._incarnation = leased.incarnation
+
+    def _lease(
+        self, batch_id: int, limit: int, queues: Sequence[str], bulk: tuple[int, int]
+    ) -> Leased:
         lists = self._keys.lane_lists(queues)
         interactive = len(self._keys.lane_lists([q for q in queues if not names.is_bulk(q)]))
         keys = [
@@ -140,7 +153,7 @@ class Lane:
             *lists,
         ]
         bounds = self._settings.lease_ms, batch_id, limit, self._settings.lease_bytes
-        reply = self._run("lease", keys, *bounds, interactive, bulk_kept, bulk_most)
+        reply = self._run("lease", keys, *bounds, interactive, *bulk, self._incarnation)
         entries = tuple(
             Entry(
                 reply[i].decode(),

@@ -52,7 +52,6 @@ def worker_needs(keys: names.Keys) -> list[tuple[str, ...]]:
         ("HEXISTS", held, "-"),
         ("HLEN", held),
         ("HKEYS", held),
-        ("HVALS", held),
         ("HGETALL", held),
         ("HSET", worker, "-", "-"),
         ("DEL", worker),

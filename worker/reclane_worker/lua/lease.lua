@@ -2,36 +2,44 @@
 -- KEYS leases, in-flight, worker, incarnations, scheduled, attempts, interactive list...,
 --   bulk list...
 -- ARGV worker id, lease (ms), batch id, max messages, max bytes, number of interactive lists,
---   places kept for bulk while any waits, most bulk messages
+--   places kept for bulk while any waits, most bulk messages, incarnation as its caller
+--   knows it
 -- Returns incarnation, now (ms), next due (ms or -1), then field, origin, message, crashes...
--- A batch id that was leased before returns what was recorded for it: safe after a lost reply.
+-- The last batch id again returns what was recorded for it: safe after a lost reply. A call of
+-- another incarnation, or of an earlier batch, takes nothing: either its caller has yet to hear of
+-- a new incarnation, or the network delivers a call that its caller gave up, whose messages nobody
+-- would work on and whose fields may be in use.
 -- Membership in the leases set is ownership: whoever recovers a worker removes it, so a member,
 -- however late, still holds everything in its hash.
 local leases, inflight, worker = KEYS[1], KEYS[2], KEYS[3]
 local id, lease_ms, batch = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local max_messages, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5])
 local bulk_from, bulk_kept, bulk_most = 7 + ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local known = ARGV[9]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local incarnation = redis.call('HGET', worker, 'incarnation')
 if not incarnation or not redis.call('ZSCORE', leases, id) then
-  for _, entry in ipairs(redis.call('HVALS', inflight)) do give_back(entry) end
-  redis.call('DEL', inflight)
+  give_all_back(inflight)
   incarnation = redis.call('INCR', KEYS[4])
   redis.call('DEL', worker)
   redis.call('HSET', worker, 'incarnation', incarnation)
 end
 redis.call('ZADD', leases, now + lease_ms, id)
 
-for _, entry in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0, 200)) do
-  redis.call('ZREM', KEYS[5], entry)
-  give_back(entry)
+local due_now = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0, 200)
+for i = #due_now, 1, -1 do -- what was due first is served first
+  redis.call('ZREM', KEYS[5], due_now[i])
+  give_back(due_now[i])
 end
 
 local prefix = incarnation .. ':' .. batch .. ':'
 local fields, entries = {}, {}
-if redis.call('HGET', worker, 'batch') == batch then
+local latest = tonumber(redis.call('HGET', worker, 'batch')) or -1
+if known ~= tostring(incarnation) or tonumber(batch) < latest then
+  -- Nothing is taken.
+elseif tonumber(batch) == latest then
   local taken = tonumber(redis.call('HGET', worker, 'taken'))
   for i = 1, taken do
     local entry = redis.call('HGET', inflight, prefix .. i)

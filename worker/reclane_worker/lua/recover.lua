@@ -13,16 +13,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0
     for field in string.gmatch(redis.call('HGET', worker, 'started') or '', '[^\n]+') do
       started[field] = true
     end
-    local flat, rows = redis.call('HGETALL', inflight), {}
-    for i = 1, #flat, 2 do
-      local batch, position = string.match(flat[i], '^%d+:(%d+):(%d+)$')
-      rows[#rows + 1] = {flat[i], flat[i + 1], tonumber(batch) or 0, tonumber(position) or 0}
-    end
-    table.sort(rows, function(a, b)
-      if a[3] ~= b[3] then return a[3] > b[3] end
-      return a[4] > b[4]
-    end)
-    local suspects = 0
+    local rows, suspects = give_all_back(inflight), 0
     for _, row in ipairs(rows) do
       if started[row[1]] then
         local _, message = take_apart(row[2])
@@ -30,9 +21,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0
         redis.call('HINCRBY', KEYS[2], redis.sha1hex(message), 1)
         redis.call('EXPIRE', KEYS[2], ARGV[4])
       end
-      give_back(row[2])
     end
-    redis.call('DEL', inflight, worker)
+    redis.call('DEL', worker)
     redis.call('ZREM', KEYS[1], id)
     redis.call('HDEL', KEYS[3], id)
     report[#report + 1] = id
