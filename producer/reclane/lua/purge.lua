@@ -1,5 +1,5 @@
 -- Take messages out of a list, each with a visible ending in the same instant.
--- KEYS list
+-- KEYS list, attempts
 -- ARGV result ttl (s), how far from the served end to look, then per message:
 --   message, result key ('' = no id), meta ('' = store nothing), notify channel ('' = none), id
 -- Returns how many left the list, and how many of those had no id. One that is gone (a worker
@@ -12,6 +12,7 @@ for i = 3, #ARGV, 5 do
   -- LREM alone would search the whole list for one that is gone.
   if redis.call('LPOS', KEYS[1], message, 'RANK', -1, 'MAXLEN', ARGV[2]) then
     redis.call('LREM', KEYS[1], -1, message)
+    redis.call('HDEL', KEYS[2], redis.sha1hex(message))
     ended = ended + 1
     if key == '' then without_id = without_id + 1 end
     local others = meta ~= '' and store(key, meta, ARGV[1]) or {}

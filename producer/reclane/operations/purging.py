@@ -40,7 +40,7 @@ def purge(client: Any, settings: Settings, queue: str) -> Purged:
 
 def _purge_list(client: Any, settings: Settings, key: str, total: Purged) -> None:
     """Chunk by chunk from the end that is served next; at most what was there at the start."""
-    waiting = client.llen(key)
+    waiting, attempts = client.llen(key), settings.keys.attempts
     kept = seen = 0
     while seen < waiting:
         raws = client.lrange(key, -(kept + CHUNK), -(kept + 1))[-(waiting - seen) :]
@@ -59,7 +59,7 @@ def _purge_list(client: Any, settings: Settings, key: str, total: Purged) -> Non
         for group in _groups(endings):
             arguments = [part for ending in group for part in ending]
             look = CHUNK + kept + SLACK
-            reply = client.eval(PURGE, 1, key, settings.result_ttl_s, look, *arguments)
+            reply = client.eval(PURGE, 2, key, attempts, settings.result_ttl_s, look, *arguments)
             total.ended += reply[0]
             total.without_id += reply[1]
 

@@ -28,7 +28,8 @@ for i = 3, #ARGV, 6 do
     end
     local others = {}
     if key ~= '' and meta == '' then
-      redis.call('EXPIRE', key, ttl, 'LT')
+      -- Not if its key was asked again meanwhile and waits.
+      if is_terminal(redis.call('GET', key)) then redis.call('EXPIRE', key, ttl, 'LT') end
     elseif key ~= '' then
       others = store(key, meta, ttl)
       if not others then
