@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 
 from parity import Sides
 from reclane import Client
@@ -16,6 +17,13 @@ from reclane_worker.encoder import load_encoder
 from reclane_worker.reading import Columns, read_items
 from reclane_worker.settings import WorkerSettings
 from support import TEST_SERVER, StartWorker
+
+# `--hypothesis-profile=long` draws for as long as one has; without it the same examples each time.
+settings.register_profile("long", max_examples=20_000, deadline=None, print_blob=True)
+settings.register_profile(
+    "bounded", max_examples=100, deadline=None, derandomize=True, database=None
+)
+settings.load_profile("bounded")
 
 
 def pytest_configure() -> None:
