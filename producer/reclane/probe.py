@@ -94,6 +94,8 @@ def probe(kind: Kind, settings: Settings, timeout_s: float) -> Verdict:
     except OSError:
         reason = f"no id in {path}: no worker has started, it has left, or it runs without the lane"
         return Verdict(kind, False, reason)
+    except UnicodeDecodeError:
+        return Verdict(kind, False, f"{path} holds no worker id; is it the file that it names?")
     if worker_id == STARTING:
         return Verdict(kind, False, "the worker is starting; its model is not loaded yet")
     return decide(kind, worker_id, _look(settings, worker_id, timeout_s))

@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from reclane.errors import CatalogDamaged, CatalogMismatch
@@ -83,7 +84,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise CatalogDamaged(
             f"{folder} is no catalog (no {MANIFEST}); make one with: reclane catalog build"
         ) from None
-    except ValidationError:
+    except (OSError, ValidationError):
         raise CatalogDamaged(
             f"{folder / MANIFEST} cannot be read; build the catalog again"
         ) from None
@@ -98,7 +99,8 @@ def load_catalog(name: str, folder: Path, encoder: Encoder) -> Catalog:
     """Verify and load a catalog folder for `encoder`.
 
     Raises:
-        CatalogDamaged: a file is missing or its SHA-256 differs.
+        CatalogDamaged: a file is missing, its SHA-256 differs, or it does not hold what a build
+            writes: a digest shows accidents, not who made the folder.
         CatalogMismatch: its vectors were made by another model.
     """
     manifest = read_manifest(folder)
@@ -108,25 +110,46 @@ def load_catalog(name: str, folder: Path, encoder: Encoder) -> Catalog:
             f"{encoder.name}@{encoder.revision}; build it again or set RECLANE_MODEL"
         )
     verify(folder, manifest)
+    try:
+        return _read(name, folder, manifest, encoder)
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+        why = type(error).__name__
+    except SafetensorError:
+        why = "safetensors"
+    raise CatalogDamaged(f"{folder} cannot be read ({why}); build the catalog again")
+
+
+def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Catalog:
     lines = (folder / ITEMS).read_bytes().splitlines()
     rows = [from_json(line) for line in lines]
     ids = [row["id"] for row in rows]
-    if len(ids) != manifest.items:
-        raise CatalogDamaged(f"{folder / MANIFEST} was altered; build the catalog again")
+    positions = {item: position for position, item in enumerate(ids)}
+    if len(positions) != manifest.items or not all(map(_is_item, rows)):
+        raise CatalogDamaged(f"{folder / ITEMS} does not hold items; build the catalog again")
     vectors = load_file(folder / VECTORS)["vectors"]
+    fits = vectors.shape == (len(ids), manifest.dim) and vectors.dtype == torch.float32
+    if not fits or not vectors.isfinite().all():
+        raise CatalogDamaged(f"{folder / VECTORS} does not fit the items; build the catalog again")
     vocabulary = json.loads((folder / VOCABULARY).read_text("utf-8"))
     lexical = restore(vocabulary, load_file(folder / LEXICAL), len(ids))
+    if not lexical.is_sound():
+        raise CatalogDamaged(f"{folder / LEXICAL} does not fit the items; build the catalog again")
     return Catalog(
         name=name,
         version=manifest.version,
         ids=ids,
         titles=[row["title"] for row in rows],
-        positions={item: position for position, item in enumerate(ids)},
+        positions=positions,
         vectors=vectors.to(encoder.device),
         lexical=lexical.to(encoder.device),
         attributes=Attributes((row["attributes"] for row in rows), len(ids)),
         lines=lines,
     )
+
+
+def _is_item(row: dict[str, Any]) -> bool:
+    texts = row["id"], row["title"], row["text"]
+    return all(isinstance(one, str) for one in texts) and isinstance(row["attributes"], dict)
 
 
 def version_of(digests: Mapping[str, str]) -> str:
@@ -147,6 +170,8 @@ def verify(folder: Path, manifest: Manifest) -> None:
             digest = file_digest(folder / name)
         except FileNotFoundError:
             raise CatalogDamaged(f"{folder / name} is missing; build the catalog again") from None
+        except OSError as error:
+            raise CatalogDamaged(f"{folder / name} cannot be read ({error.strerror})") from None
         if digest != manifest.files.get(name):
             raise CatalogDamaged(
                 f"{folder / name} was altered or cut short (SHA-256 differs); "

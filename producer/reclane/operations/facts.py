@@ -131,13 +131,17 @@ def _statistics(client: Any, keys: names.Keys, workers: list[str]) -> dict[str, 
     """Each worker's last published counters and versions."""
     found = {}
     for worker in workers:
-        stored = client.hget(keys.worker(worker), "stats")
-        try:
-            value = json.loads(stored or b"{}")
-        except ValueError:
-            value = None
-        found[worker] = value if isinstance(value, dict) else {}
+        found[worker] = read_statistics(client.hget(keys.worker(worker), "stats"))
     return found
+
+
+def read_statistics(stored: bytes | None) -> dict[str, Any]:
+    """Counters and versions as a worker published them; what cannot be read says nothing."""
+    try:
+        value = json.loads(stored or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _orphans(client: Any, keys: names.Keys) -> dict[str, int] | None:

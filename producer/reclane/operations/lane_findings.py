@@ -83,7 +83,8 @@ def _said(known: Mapping[str, Any]) -> Iterator[str]:
         yield f"reclane {known['version']}"
     if "model" in known:
         yield f"model {known['model']}"
-    for catalog in known.get("catalogs", ()):
+    catalogs = known.get("catalogs")
+    for catalog in catalogs if isinstance(catalogs, list) else ():
         yield f"catalog {catalog}"
     yield f"{known.get('requests', 0)} requests in {known.get('batches', 0)} batches"
 

@@ -60,7 +60,7 @@ def read_letter(record: bytes) -> Letter:
             size=int(value["bytes"]),
             raw=raw,
         )
-    except (ValueError, KeyError, TypeError, BinasciiError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, BinasciiError, RecursionError):
         text = "this record cannot be read; drop it"
         return Letter(record, "", "unreadable_record", text, "", 0, 0, len(record), b"")
 

@@ -227,6 +227,8 @@ def rewrite(raw: bytes, now: float, request: RecommendRequest | None = None) -> 
     envelope = read_json(raw, "envelope", None)
     if not isinstance(envelope, dict) or not isinstance(envelope.get("headers"), dict):
         raise WireError("the message has no headers")
+    if not isinstance(envelope.setdefault("properties", {}), dict):
+        raise WireError("the message's properties are not an object")
     envelope["headers"]["expires"] = None
     if request is not None:
         _ask(envelope, request, now)
@@ -236,7 +238,7 @@ def rewrite(raw: bytes, now: float, request: RecommendRequest | None = None) -> 
 
 
 def _ask(envelope: dict[str, Any], request: RecommendRequest, now: float) -> None:
-    headers, properties = envelope["headers"], envelope.setdefault("properties", {})
+    headers, properties = envelope["headers"], envelope["properties"]
     try:
         embed = _body(envelope.get("body"), properties, "")[2]
     except WireError:

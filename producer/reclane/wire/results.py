@@ -120,7 +120,7 @@ def decode_pending(raw: bytes) -> Wanted:
             expires=None if expires is None else float(expires),
             notify=tuple(map(str, details.get("notify") or ())),
         )
-    except (WireError, AttributeError, TypeError, ValueError):
+    except (WireError, AttributeError, TypeError, ValueError, OverflowError):
         return Wanted()
 
 

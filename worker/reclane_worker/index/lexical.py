@@ -50,6 +50,20 @@ class LexicalIndex:
         scores.index_add_(0, cell, self.weights[posting])
         return scores.view(len(queries), self.size)
 
+    def is_sound(self) -> bool:
+        """Whether every posting can be scored: what was stored may not be what was built."""
+        ends, postings = self.starts, len(self.documents)
+        return bool(
+            (ends.dtype, self.documents.dtype, self.weights.dtype)
+            == (torch.int64, torch.int32, torch.float32)
+            and ends.shape == (len(self.vocabulary) + 1,)
+            and self.documents.shape == self.weights.shape == (postings,)
+            and (ends[0], ends[-1]) == (0, postings)
+            and (ends.diff() >= 0).all()
+            and self.weights.isfinite().all()
+            and (postings == 0 or (self.documents.min() >= 0 and self.documents.max() < self.size))
+        )
+
     def to(self, device: torch.device) -> "LexicalIndex":
         """The same index with its postings on `device`."""
         moved = {name: tensor.to(device) for name, tensor in tensors_of(self).items()}
