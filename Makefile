@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 # Most tests wait for processes: more of them than cores.
 PARALLEL := -n 3 --dist worksteal
 
-.PHONY: demo test overload test-redis7 check format venv constraints clean
+.PHONY: demo test overload test-redis7 model check format venv constraints clean
 
 demo: venv
 	$(BIN)/reclane demo
@@ -26,6 +26,12 @@ overload: venv
 test-redis7: export RECLANE_TEST_SERVER := $(or $(shell command -v redis-server),/usr/bin/redis-server)
 test-redis7: venv
 	$(BIN)/python -m pytest $(PARALLEL) $(addprefix tests/integration/test_,requests.py faults.py celery.py redis_ways.py)
+
+# The lane's protocol and the readers of foreign bytes, under many more random inputs than in `test`:
+# hours, or until it is stopped.
+model: venv
+	$(BIN)/python -m pytest $(PARALLEL) --timeout 0 --hypothesis-profile=long \
+	  tests/integration/test_lane_model.py tests/integration/test_fuzz_clients.py tests/unit/test_fuzz_*.py
 
 check: venv
 	$(BIN)/ruff check .

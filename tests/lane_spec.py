@@ -97,8 +97,9 @@ class Spec:
             self.incarnations += 1
             record = self.records[worker] = Record(self.incarnations)
         self.lapsed[worker] = False
-        due = sorted(entry for entry in self.scheduled.items() if entry[1] < FAR)
-        for entry, _ in sorted(due, key=lambda one: one[1], reverse=True):
+        due = sorted(self.scheduled.items(), key=lambda one: (one[1], one[0]))
+        due = [one for one in due if one[1] < FAR]
+        for entry, _ in reversed(due):
             del self.scheduled[entry]
             self._return(entry)
         held = self.inflight.setdefault(worker, {})
@@ -126,7 +127,7 @@ class Spec:
 
     def commit(self, keys: Sequence[str], arguments: Sequence[bytes]) -> Reply:
         held = self.inflight.setdefault(keys[0].removeprefix(names.Keys().inflight("")), {})
-        bound, lost = int(arguments[1]), []
+        bound, lost, late = int(arguments[1]), [], []
         for at in range(2, len(arguments), 6):
             name, key, meta, channels, task_id, letter = arguments[at : at + 6]
             entry = held.pop(name, None)
@@ -137,9 +138,10 @@ class Spec:
             self.attempts.pop(digest(message), None)
             if letter:
                 self.letters = [letter, *self.letters][:bound]
-            told = self._store(key.decode(), meta, read(message).digest) if key and meta else []
-            self._tell([*told, *channels.decode().split()], task_id)
-        return lost
+            told = self._store(key.decode(), meta, read(message).digest) if meta else []
+            late += [name] if told is None else []
+            self._tell([*(told or []), *channels.decode().split()], task_id)
+        return [lost, late]
 
     def give_back(self, keys: Sequence[str], arguments: Sequence[bytes]) -> Reply:
         held = self.inflight.setdefault(keys[0].removeprefix(names.Keys().inflight("")), {})
@@ -216,7 +218,7 @@ class Spec:
             return 1
         if not isinstance(stored, Pending):
             return 0
-        self._tell({*self._store(keys[0], meta, ""), channel.decode()}, task_id)
+        self._tell({*(self._store(keys[0], meta, "") or []), channel.decode()}, task_id)
         return 1
 
     def purge(self, keys: Sequence[str], arguments: Sequence[bytes]) -> Reply:
@@ -229,21 +231,23 @@ class Spec:
             self.attempts.pop(digest(message), None)
             ended += 1
             told = self._store(key.decode(), meta, read(message).digest) if meta else []
-            self._tell([*told, *filter(None, [channel.decode()])], task_id)
+            self._tell([*(told or []), *filter(None, [channel.decode()])], task_id)
         return [ended, 0]
 
     def requeue(self, keys: Sequence[str], arguments: Sequence[bytes]) -> Reply:
-        letter, message, name, ttl, *digests = arguments
-        key = name.decode()
+        letter, message, name, _, wanted, *digests = arguments
+        key, asked = name.decode(), wanted.decode()
         if letter not in self.letters:
             return 0
         stored = self.results.get(key)
         if isinstance(stored, bytes):
             if wire.decode_result(stored).status != wire.FAILURE:
                 return -1
-            self.results[key] = Pending(_digest_of(stored))
-        elif key and int(ttl) and stored is None:
-            self.results[key] = Pending()
+            self.results[key] = Pending(asked)
+        elif stored is None:
+            self.results[key] = Pending(asked)
+        elif asked and stored.digest not in ("", asked):
+            return -1
         self.letters.remove(letter)
         for one in digests:
             self.attempts.pop(one.decode(), None)
@@ -276,13 +280,13 @@ class Spec:
         self.lists[key][:0] = reversed(new)
         self.pushes.update(new)
 
-    def _store(self, key: str, meta: bytes, asked: str) -> list[str]:
-        """Store and publish unless it is ended, or waits for another request; whom to tell."""
+    def _store(self, key: str, meta: bytes, asked: str) -> list[str] | None:
+        """Store, publish, say whom to tell; None if it has ended or waits for another request."""
         stored = self.results.get(key)
         if isinstance(stored, bytes):
-            return []
+            return None
         if stored and stored.digest and asked and stored.digest != asked:
-            return []
+            return None
         self.results[key] = meta
         self.published.append((key, meta))
         return stored.notify if stored else []

@@ -234,7 +234,7 @@ class Network:
 
 def agree(what: str, got: object, want: object) -> None:
     """The server against the specification."""
-    assert got == want, f"{what}: otherwise than specified"
+    assert got == want, f"{what}: {got} on the server, specified as {want}"
 
 
 def _result(meta: bytes) -> wire.Wanted | bytes:
@@ -252,7 +252,7 @@ def _sha(text: str) -> str:
 def _comparable(name: str, reply: Any) -> Any:
     if name == "lease":
         return [reply[0], *reply[2:]]
-    return sorted(reply) if name == "commit" else reply
+    return [*map(sorted, reply)] if name == "commit" else reply
 
 
 def _record(stored: Mapping[bytes, bytes]) -> Record:
@@ -316,7 +316,7 @@ class Worker:
             self.decided[job.entry.field] = job
 
     def commit(self, endings: Sequence[Ending]) -> None:
-        lost = self.lane.commit(endings)
+        lost = self.lane.commit(endings).lost
         if lost:
             self.lane.absolve([self.known[name].raw for name in lost])
         self.drop([ending.field for ending in endings])
@@ -341,10 +341,12 @@ def ending(job: Job | Ending, outcome: int) -> Ending:
     """How a decision is carried out: as it is, or a job's answer, failure or dead letter."""
     if isinstance(job, Ending):
         return job
-    message = job.message
+    message, now_ms = job.message, int(NOW * 1e3)
     if outcome == 0:
-        return end_with(job, wire.encode_success(message.id, {}, NOW, message.digest))
+        meta = wire.encode_success(message.id, {}, NOW, message.digest)
+        return end_with(job, meta, None, now_ms)
     if outcome == 1:
         failure = Failure(code="test", message="-", retry=True)
-        return end_with(job, wire.encode_failure(message.id, failure, NOW, message.digest))
-    return celery_failed(job.entry, message, RuntimeError(), int(NOW * 1e3))
+        meta = wire.encode_failure(message.id, failure, NOW, message.digest)
+        return end_with(job, meta, failure, now_ms)
+    return celery_failed(job.entry, message, RuntimeError(), now_ms).ending

@@ -85,7 +85,7 @@ def test_a_sealed_folder_with_a_damaged_file_is_refused_or_answers(
 
 
 @given(data=st.data())
-@ONE_FOLDER
+@settings(ONE_FOLDER, max_examples=max(10, settings().max_examples // 3))
 @example(data=None)
 def test_sealed_items_of_any_json_are_refused_or_answer(
     data: Any, small: Path, load: Callable[[str, bytes], None]
