@@ -21,7 +21,7 @@ from support import TEST_SERVER, StartWorker
 # `--hypothesis-profile=long` draws for as long as one has; without it the same examples each time.
 settings.register_profile("long", max_examples=20_000, deadline=None, print_blob=True)
 settings.register_profile(
-    "bounded", max_examples=60, deadline=None, derandomize=True, database=None
+    "bounded", max_examples=40, deadline=None, derandomize=True, database=None
 )
 settings.load_profile("bounded")
 
