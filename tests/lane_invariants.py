@@ -98,6 +98,7 @@ def i5_only_members_hold_messages(history: History, after: State) -> None:
     """What a worker holds goes with its membership of the leases."""
     assert after.inflight.keys() <= after.leases.keys()
     assert after.records.keys() <= after.leases.keys()
+    assert after.paces <= after.leases.keys()
 
 
 def i6_given_back_messages_come_first_in_order(history: History, after: State) -> None:

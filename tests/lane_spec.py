@@ -71,6 +71,7 @@ class Spec:
         self.records: dict[str, Record] = {}
         self.inflight: dict[str, dict[bytes, bytes]] = {}
         self.incarnations = 0
+        self.paces: set[str] = set()
         self.results: dict[str, Stored] = {}
         self.attempts: Counter[str] = Counter()
         self.letters: list[bytes] = []
@@ -90,7 +91,7 @@ class Spec:
 
     def lease(self, keys: Sequence[str], arguments: Sequence[bytes]) -> Reply:
         worker = arguments[0].decode()
-        batch, limit, size, incarnation = map(int, arguments[2:])
+        batch, limit, size, interactive, kept, most, incarnation = map(int, arguments[2:])
         record = self.records.get(worker)
         if record is None or worker not in self.lapsed:
             self._return_all(worker)
@@ -106,7 +107,8 @@ class Spec:
         fields: list[bytes] = []
         if incarnation == record.incarnation and batch >= record.batch:
             if batch > record.batch:
-                taken = list(self._take(keys[6:], limit, size))
+                lists = keys[6 : 6 + interactive], keys[6 + interactive :]
+                taken = self._take_both(*lists, limit, size, kept, most)
                 for number, entry in enumerate(taken, 1):
                     held[b"%d:%d:%d" % (incarnation, batch, number)] = entry
                 record.batch, record.taken = batch, len(taken)
@@ -162,6 +164,7 @@ class Spec:
         if worker not in self.lapsed:
             return 0
         self.lapsed[worker] = False
+        self.paces |= {worker} if arguments[3] else set()
         return 1
 
     def recover(self, keys: Sequence[str], arguments: Sequence[bytes]) -> Reply:
@@ -176,6 +179,7 @@ class Spec:
             report += [worker.encode(), len(held), len(blamed)]
             self._return_all(worker)
             del self.records[worker], self.lapsed[worker]
+            self.paces.discard(worker)
         return report
 
     def leave(self, keys: Sequence[str], arguments: Sequence[bytes]) -> Reply:
@@ -184,16 +188,17 @@ class Spec:
             return 0
         self.lapsed.pop(worker, None)
         self.records.pop(worker, None)
+        self.paces.discard(worker)
         return 1
 
     # ---- the producer's
 
     def enqueue(self, keys: Sequence[str], arguments: Sequence[bytes]) -> Reply:
-        counted, channel = int(arguments[0]), arguments[3].decode()
+        lists, channel = int(arguments[0]) + int(arguments[1]), arguments[6].decode()
         states, new = "", []
-        for number, at in enumerate(range(5, len(arguments), 4)):
+        for number, at in enumerate(range(8, len(arguments), 4)):
             message, _, wanted, until = arguments[at : at + 4]
-            key, expires = keys[2 + counted + number], float(until) if until else None
+            key, expires = keys[3 + lists + number], float(until) if until else None
             stored, asked = self.results.get(key), wanted.decode()
             if not asked:
                 if stored is None:
@@ -208,7 +213,7 @@ class Spec:
                 new.append(message)
                 self.results[key] = Pending(asked, expires)
                 states += "q"
-        self._push(keys[1], new)
+        self._push(keys[2], new)
         return [1, states.encode()]
 
     def cancel(self, keys: Sequence[str], arguments: Sequence[bytes]) -> Reply:
@@ -256,16 +261,33 @@ class Spec:
 
     # ---- parts
 
-    def _take(self, lists: Sequence[str], limit: int, size: int) -> Iterator[bytes]:
-        taken = count = 0
+    def _take_both(
+        self,
+        interactive: Sequence[str],
+        bulk: Sequence[str],
+        limit: int,
+        size: int,
+        kept: int,
+        most: int,
+    ) -> list[bytes]:
+        """Interactive ones first, but bulk has its places, at most `most`, while any waits."""
+        kept = min(kept, most) if any(self.lists[key] for key in bulk) else 0
+        room = size * (1 - kept / limit)
+        taken = list(self._take(interactive, limit - kept, room))
+        room = size - sum(len(entry.split(b"\n", 1)[1]) for entry in taken)
+        return taken + list(self._take(bulk, min(limit - len(taken), most), room))
+
+    def _take(self, lists: Sequence[str], places: int, room: float) -> Iterator[bytes]:
+        """So many messages or bytes; one at least."""
+        count = taken = 0
         for key in lists:
             waiting = self.lists[key]
-            while waiting and count < limit and taken < size:
-                if taken and taken + len(waiting[-1]) > size:
-                    return
-                taken += len(waiting[-1])
+            while waiting and count < places and (not count or taken + len(waiting[-1]) <= room):
                 count += 1
+                taken += len(waiting[-1])
                 yield key.encode() + b"\n" + waiting.pop()
+            if waiting:
+                return
 
     def _return(self, entry: bytes) -> None:
         origin, message = entry.split(b"\n", 1)

@@ -48,6 +48,7 @@ class State:
     results: dict[str, bytes]
     ttl_s: dict[str, int]
     attempts: dict[str, int]
+    paces: set[str]
     letters: list[bytes]
     published: list[tuple[str, bytes]]
     ran: list[str]  # scripts, since the state before
@@ -188,6 +189,7 @@ class Network:
             pipe.zrange(KEYS.scheduled, 0, -1, withscores=True)
             pipe.zrange(KEYS.leases, 0, -1, withscores=True)
             pipe.hgetall(KEYS.attempts)
+            pipe.hkeys(KEYS.pace)
             pipe.lrange(KEYS.dead_letters, 0, -1)
             pipe.mget([KEYS.leases, *results])
             for key in lists:
@@ -198,7 +200,7 @@ class Network:
             for key in results:
                 pipe.ttl(key)
             found = pipe.execute()
-        scheduled, leases, attempts, dead, (_, *stored), *found = found
+        scheduled, leases, attempts, paces, dead, (_, *stored), *found = found
         waiting, found = found[: len(lists)], found[len(lists) :]
         hashes, ttls = found[: 2 * len(workers)], found[2 * len(workers) :]
         state = State(
@@ -210,6 +212,7 @@ class Network:
             results={i: one for i, one in zip(ids, stored, strict=True) if one is not None},
             ttl_s=dict(zip(ids, ttls, strict=True)),
             attempts={one.decode(): int(count) for one, count in attempts.items()},
+            paces={worker.decode() for worker in paces},
             letters=dead,
             published=self._published,
             ran=self._ran,
@@ -227,6 +230,7 @@ class Network:
         agree("leases", set(state.leases), set(spec.lapsed))
         agree("workers", state.records, spec.records)
         agree("attempts", state.attempts, dict(spec.attempts))
+        agree("paces", state.paces, spec.paces)
         agree("letters", state.letters, spec.letters)
         results = {KEYS.result(i): _result(meta) for i, meta in state.results.items()}
         agree("results", results, {key: _expected(one) for key, one in spec.results.items()})
@@ -293,8 +297,8 @@ class Worker:
     def undecided(self) -> list[Entry]:
         return [entry for name, entry in self.known.items() if name not in self.decided]
 
-    def lease(self, limit: int) -> None:
-        leased = self.lane.lease(self.batch, limit)
+    def lease(self, limit: int, kept: int) -> None:
+        leased = self.lane.lease(self.batch, limit, bulk_kept=kept, bulk_most=2)
         self.batch += 1
         self.known |= {entry.field: entry for entry in leased.entries}
 

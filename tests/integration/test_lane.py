@@ -53,7 +53,7 @@ def test_a_lease_that_comes_late_after_a_recovery_takes_nothing_that_nobody_know
     lane.lease(0, 1)
     raw.zadd(KEYS.leases, {"one": LONG_AGO_MS})
     assert other.recover() == [("one", 1, 0)]
-    late = lane._lease(1, 4, names.LANE_QUEUES)  # its sender hears nothing of it
+    late = lane._lease(1, 4, names.LANE_QUEUES, (0, 4))  # its sender hears nothing of it
     assert late.entries == ()
     leased = lane.lease(2, 4)
     assert leased.incarnation == late.incarnation

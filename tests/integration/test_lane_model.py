@@ -203,10 +203,10 @@ class LaneMachine(RuleBasedStateMachine):
         return [worker for worker in self.free() if worker.decided]
 
     @precondition(free)
-    @rule(which=WHICH, limit=st.integers(1, 5), fate=FATES)
-    def lease(self, which: int, limit: int, fate: Fate) -> None:
+    @rule(which=WHICH, limit=st.integers(1, 5), kept=st.integers(0, 1), fate=FATES)
+    def lease(self, which: int, limit: int, kept: int, fate: Fate) -> None:
         worker = one_of(self.free(), which)
-        worker.call(lambda: worker.lease(limit), fate)
+        worker.call(lambda: worker.lease(limit, min(kept, limit)), fate)
 
     @precondition(undecided)
     @rule(which=WHICH, count=FEW, late=LATENESS, fate=FATES)
@@ -232,7 +232,7 @@ class LaneMachine(RuleBasedStateMachine):
             elif self.undecided():
                 self.begin(which, count, late, fate)
             elif self.free() and any(self.network.spec.lists.values()):
-                self.lease(which, count, fate)
+                self.lease(which, count, count - 1, fate)
             elif self.workers and not self.free():
                 self.repeat(which, fate)
             else:
@@ -293,7 +293,7 @@ class LaneMachine(RuleBasedStateMachine):
         """The keeper's thread goes on, whatever the lane's waits for."""
         lane = one_of(self.workers, which).lane
         if renews:
-            lane.renew("{}")
+            lane.renew("{}", pace=1e9)
         else:
             lane.recover()
 
