@@ -11,12 +11,7 @@ from hypothesis import settings
 from parity import Sides
 from reclane import Client
 from reclane.embedded import EmbeddedServer
-from reclane_worker.building import build_catalog
-from reclane_worker.demo import FIELDS, ITEMS
-from reclane_worker.encoder import load_encoder
-from reclane_worker.reading import Columns, read_items
-from reclane_worker.settings import WorkerSettings
-from support import TEST_SERVER, StartWorker
+from support import TEST_SERVER, StartWorker, build_hash_catalog
 
 # `--hypothesis-profile=long` draws for as long as one has; without it the same examples each time.
 settings.register_profile("long", max_examples=20_000, deadline=None, print_blob=True)
@@ -59,8 +54,7 @@ def client(server: EmbeddedServer) -> Iterator[Client]:
 def hash_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's items under the stand-in model."""
     folder = tmp_path_factory.mktemp("catalogs") / "hash"
-    encoder = load_encoder(WorkerSettings.load(model="hash:384"))
-    build_catalog(read_items(ITEMS, Columns(), pytest.fail), folder, encoder, fields=FIELDS)
+    build_hash_catalog(folder)
     return folder
 
 

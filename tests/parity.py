@@ -121,7 +121,8 @@ class Side:
     def heard(self, queue: str) -> tuple[str, list[Any]]:
         """The message that was sent to a listener on `queue`: its task and arguments."""
         eventually(lambda: self.raw.llen(queue) == 1, f"a message on {queue}")
-        message = decode_message(self.raw.rpop(queue))
+        raw: Any = self.raw.rpop(queue)
+        message = decode_message(raw)
         return message.task, message.args
 
     def ask(self, command: str, *args: Any) -> Any:

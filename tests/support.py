@@ -1,24 +1,27 @@
-"""What tests share beside fixtures: deadlines, waiting, what must hold, a proxy."""
+"""What tests share beside fixtures: deadlines, waiting, what must hold."""
 
-import contextlib
 import json
 import os
 import shutil
-import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import pytest
 import redis
 
 from reclane import names
 from reclane.client import Handle
+from reclane_worker.building import build_catalog
+from reclane_worker.demo import FIELDS, ITEMS
+from reclane_worker.encoder import load_encoder
 from reclane_worker.local import WorkerProcess
+from reclane_worker.reading import BadRow, Columns, read_items
+from reclane_worker.settings import WorkerSettings
 
 KEYS = names.Keys()
 DEADLINE_S = 60.0
@@ -73,6 +76,16 @@ class StartWorker:
             worker.kill()
 
 
+def build_hash_catalog(folder: Path) -> None:
+    """The demo's items under the stand-in model."""
+    encoder = load_encoder(WorkerSettings.load(model="hash:384"))
+    build_catalog(read_items(ITEMS, Columns(), _refuse), folder, encoder, fields=FIELDS)
+
+
+def _refuse(row: BadRow) -> NoReturn:
+    pytest.fail(f"the catalog that ships has a bad row: {row}")
+
+
 def eventually(condition: Callable[[], object], what: str, timeout_s: float = DEADLINE_S) -> None:
     """Wait until `condition` is true; fail with `what` after the deadline."""
     give_up = time.monotonic() + timeout_s
@@ -103,7 +116,7 @@ class Published:
 
     def __init__(self, raw: "redis.Redis") -> None:
         self.counts: Counter[str] = Counter()
-        self._pubsub = raw.pubsub()
+        self._pubsub: Any = raw.pubsub()  # type: ignore[no-untyped-call]
         self._pubsub.psubscribe(KEYS.result("*"))
         self._pubsub.get_message(timeout=5)
         self._stop = threading.Event()
@@ -163,75 +176,3 @@ def redis_binary() -> str:
     return shutil.which("redis-server") or missing(
         "needs redis-server: apt-get install redis-server"
     )
-
-
-class CutProxy:
-    """A TCP proxy on the loopback that can lose a reply: the server executes, nobody hears.
-
-    `cut_reply_to(marker)` arms it: the next request that contains `marker` is passed on, the
-    server's reply is awaited and thrown away, and the connection is closed.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._target = ("127.0.0.1", port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._marker: bytes | None = None
-        self._lock = threading.Lock()
-        self.cuts = 0
-        self.port = self._listener.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-
-    def cut_reply_to(self, marker: bytes) -> None:
-        with self._lock:
-            self._marker = marker
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(self._target)
-            threading.Thread(target=self._requests, args=(near, far), daemon=True).start()
-
-    def _requests(self, near: socket.socket, far: socket.socket) -> None:
-        cut = threading.Event()
-        threading.Thread(target=_replies, args=(near, far, cut), daemon=True).start()
-        try:
-            while data := near.recv(1 << 20):
-                with self._lock:
-                    if self._marker is not None and self._marker in data:
-                        self._marker = None
-                        cut.set()
-                        self.cuts += 1
-                far.sendall(data)
-        except OSError:
-            pass
-        finally:
-            _close(near, far)
-
-
-def _replies(near: socket.socket, far: socket.socket, cut: threading.Event) -> None:
-    try:
-        while data := far.recv(1 << 20):
-            if cut.is_set():
-                return
-            near.sendall(data)
-    except OSError:
-        pass
-    finally:
-        _close(near, far)
-
-
-def _close(*sockets: socket.socket) -> None:
-    for one in sockets:
-        with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-        one.close()

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
+from proxy import Proxy
 from reclane import (
     AsyncClient,
     Client,
@@ -28,7 +29,7 @@ from reclane import (
 from reclane.embedded import EmbeddedServer
 from reclane.testing import StubWorker
 from reclane.wire import decode_message
-from support import DEADLINE_S, KEYS, CutProxy, StartWorker, eventually
+from support import DEADLINE_S, KEYS, StartWorker, eventually
 
 FOREVER_S = 3_600.0  # a fallback that would come too late to help
 
@@ -409,7 +410,7 @@ def test_a_cancellation_whose_reply_was_cut_still_says_that_it_cancelled(
     server: EmbeddedServer,
 ) -> None:
     with (
-        CutProxy(server.port) as proxy,
+        Proxy(server.port) as proxy,
         Client(settings=Settings.load(redis_url=proxy.url)) as client,
     ):
         handle = client.submit("film")

@@ -19,6 +19,7 @@ from celery.result import AsyncResult
 from click.testing import CliRunner
 from commands import PREFIX, Reclane, environment
 
+from proxy import Proxy
 from reclane import Client, RecommendRequest, RequestFailed, RequestRevoked, names, wire
 from reclane.cli import cli
 from reclane.client import Handle
@@ -29,7 +30,7 @@ from reclane.operations import letters, purging
 from reclane.settings import Settings
 from reclane_worker.lane import Entry
 from reclane_worker.triage import dead_letter
-from support import DEADLINE_S, CutProxy, StartWorker, eventually
+from support import DEADLINE_S, StartWorker, eventually
 
 KEYS = names.Keys(PREFIX)
 QUEUE = KEYS.list(names.INTERACTIVE_QUEUE)
@@ -404,7 +405,7 @@ def test_after_a_lost_reply_a_purge_can_be_repeated(
 ) -> None:
     ids = [str(number) for number in range(5)]
     raw.lpush(QUEUE, *map(message, ids))
-    with CutProxy(module_server.port) as proxy:
+    with Proxy(module_server.port) as proxy:
         cut = Reclane(proxy.url)
         proxy.cut_reply_to(b"Take messages out of a list")
         cut("queue", "purge", "interactive", "--yes", code=69)
@@ -587,7 +588,7 @@ def test_after_a_lost_reply_a_requeue_can_be_repeated(
     reclane: Reclane, module_server: EmbeddedServer, raw: "redis.Redis"
 ) -> None:
     bury(raw, "a", "b")
-    with CutProxy(module_server.port) as proxy:
+    with Proxy(module_server.port) as proxy:
         cut = Reclane(proxy.url)
         proxy.cut_reply_to(b"Put a dead letter's message back")
         cut("dlq", "requeue", "--all", "--yes", code=69)

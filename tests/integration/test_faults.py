@@ -7,6 +7,7 @@ import time
 import pytest
 import redis
 
+from proxy import Proxy
 from reclane import Client, ReclaneError, RecommendRequest, RequestFailed, names
 from reclane.embedded import EmbeddedServer
 from reclane.settings import Settings
@@ -17,7 +18,6 @@ from reclane_worker.wait import QueueWatch
 from support import (
     DEADLINE_S,
     KEYS,
-    CutProxy,
     StartWorker,
     assert_each_once,
     assert_nothing_left,
@@ -98,7 +98,7 @@ def test_a_reply_cut_after_the_server_executed_changes_nothing(
     raw: "redis.Redis",
     start_worker: StartWorker,
 ) -> None:
-    with CutProxy(server.port) as proxy, watch(raw) as published:
+    with Proxy(server.port) as proxy, watch(raw) as published:
         start_worker(url=proxy.url)
         client.recommend("film", timeout=DEADLINE_S)
         proxy.cut_reply_to(marker)
@@ -113,7 +113,7 @@ def test_a_reply_cut_after_the_server_executed_changes_nothing(
 def test_an_enqueue_whose_reply_was_cut_enqueues_once(
     server: EmbeddedServer, raw: "redis.Redis"
 ) -> None:
-    with CutProxy(server.port) as proxy:
+    with Proxy(server.port) as proxy:
         settings = Settings.load(redis_url=proxy.url)
         with Client(settings=settings) as client:
             client.submit("first")

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 import redis
 
+from proxy import Proxy
 from reclane import AsyncClient, Client, DeadlineUnreachable, RecommendRequest, names, wire
 from reclane.embedded import EmbeddedServer
 from reclane_worker.lane import Lane, Leased
@@ -15,7 +16,6 @@ from reclane_worker.settings import WorkerSettings
 from support import (
     DEADLINE_S,
     KEYS,
-    CutProxy,
     StartWorker,
     assert_nothing_left,
     eventually,
@@ -238,7 +238,7 @@ def test_a_submission_whose_reply_was_lost_is_not_refused_the_second_time(
 ) -> None:
     """Its own messages wait before it then."""
     raw.hset(KEYS.pace, "w1", 10)
-    with CutProxy(server.port) as proxy, Client(proxy.url) as client:
+    with Proxy(server.port) as proxy, Client(proxy.url) as client:
         client.submit("film")
         proxy.cut_reply_to(KEYS.pace.encode())
         client.submit_many([RecommendRequest(query="film", deadline_s=2.0)] * 19)
