@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 # Most tests wait for processes: more of them than cores.
 PARALLEL := -n 3 --dist worksteal
 
-.PHONY: demo test overload test-redis7 model check format venv constraints clean
+.PHONY: demo test overload test-redis7 chaos model check format venv constraints clean
 
 demo: venv
 	$(BIN)/reclane demo
@@ -32,6 +32,11 @@ test-redis7: venv
 model: venv
 	$(BIN)/python -m pytest $(PARALLEL) --timeout 0 --hypothesis-profile=long \
 	  tests/integration/test_lane_model.py tests/integration/test_fuzz_clients.py tests/unit/test_fuzz_*.py
+
+# The long form of tests/integration/test_chaos.py, then stock Celery beside it: half an hour.
+chaos: venv
+	cd tests && ../$(BIN)/python -m chaos
+	cd tests && ../$(BIN)/python -m chaos --stock --requests 5000 --rounds 2
 
 check: venv
 	$(BIN)/ruff check .

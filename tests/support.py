@@ -150,7 +150,8 @@ def in_flight(raw: "redis.Redis") -> int:
 
 def statistics(raw: "redis.Redis") -> dict[str, Any]:
     """What the only worker published last; empty before the first time."""
-    (worker,) = raw.zrange(KEYS.leases, 0, -1)
+    leased: Any = raw.zrange(KEYS.leases, 0, -1)
+    (worker,) = leased
     published = raw.hget(KEYS.worker(worker.decode()), "stats")
     return dict(json.loads(published)) if published else {}
 

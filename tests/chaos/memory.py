@@ -1,0 +1,61 @@
+"""Memory of the server and of the workers over time."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any, Final
+
+import redis
+
+from chaos.crew import Crew
+from reclane._connection import connect
+from reclane.settings import Settings
+
+EVERY_S: Final = 1.0
+LEAST_SAMPLES: Final = 60  # else it is too short to tell
+
+
+class Memory:
+    """Samples in MB: the server's by kind, each worker's by process id."""
+
+    def __init__(self, settings: Settings, pids: Callable[[], list[int]], crew: Crew) -> None:
+        self._redis: Any = connect(settings)  # redis-py types replies loosely
+        self._pids = pids
+        self._crew = crew
+        self.server: defaultdict[str, list[float]] = defaultdict(list)
+        self.workers: defaultdict[int, list[float]] = defaultdict(list)
+
+    def sample(self) -> None:
+        while not self._crew.stopping.wait(EVERY_S):
+            for pid in self._pids():
+                self.workers[pid].append(resident_mb(pid))
+            try:
+                info = self._redis.info("memory")
+            except (redis.ConnectionError, redis.TimeoutError):
+                continue
+            for kind in ("used_memory", "used_memory_rss"):
+                self.server[kind].append(info[kind] / 1e6)
+
+    def oldest_worker(self) -> list[float]:
+        """Of the process that lived longest."""
+        return max(self.workers.values(), key=len, default=[])
+
+
+def resident_mb(pid: int) -> float:
+    """VmRSS; 0 for a process that is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    lines = (line.split() for line in status.splitlines())
+    return next((int(line[1]) / 1e3 for line in lines if line[0] == "VmRSS:"), 0.0)
+
+
+def thirds(samples: Sequence[float], warm_up: int) -> tuple[float, float] | None:
+    """Means of the first and the last third after the warm-up; None: too few samples to tell."""
+    settled = samples[warm_up:]
+    if len(settled) < LEAST_SAMPLES:
+        return None
+    third = len(settled) // 3
+    return mean(settled[:third]), mean(settled[-third:])
