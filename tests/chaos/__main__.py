@@ -17,7 +17,7 @@ from chaos.run import Size, run
 @click.option("--stock", is_flag=True, help="What stock Celery makes of it, in place of the lane.")
 def main(requests: int, rounds: int, seed: int, deadline: float, stock: bool) -> None:
     """Put the lane under faults; exit with 1 if its promise was broken."""
-    console = Console()
+    console = Console(width=100, highlight=False)
     size = Size(requests, rounds, deadline)
     kinds = STOCK if stock else (LANE,)
     kept = [run(kind, size, seed, console) for kind in kinds]  # all of them, whatever is found

@@ -72,7 +72,7 @@ def freeze_and_kill(stage: Stage, slot: Slot, chance: float) -> str:
     slot.process.signal(signal.SIGSTOP)
     stage.pause(chance)
     stage.fleet.end(slot, signal.SIGKILL)
-    return f"after {chance:.1f} s"
+    return f"{chance:.1f} s later"
 
 
 def crash_redis(stage: Stage, slot: Slot, chance: float) -> str:

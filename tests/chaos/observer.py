@@ -25,7 +25,7 @@ class Observer:
         self._crew = crew
         self._redis: Any = connect(settings)  # redis-py types replies loosely
         self._key = settings.keys.result
-        self.breaks = 0
+        self.subscribed = 0
 
     def watch(self) -> None:
         while not self._crew.stopping.is_set():
@@ -34,7 +34,6 @@ class Observer:
                     pubsub.psubscribe(self._key("*"))
                     self._listen(pubsub)
             except (redis.ConnectionError, redis.TimeoutError):
-                self.breaks += 1
                 self._crew.stopping.wait(PAUSE_S)
 
     def _listen(self, pubsub: Any) -> None:
@@ -45,6 +44,7 @@ class Observer:
                 task_id = message["channel"].decode()[prefix:]
                 self._ledger.published(task_id, message["data"], time.monotonic())
             elif message:  # subscribed, or again after a break
+                self.subscribed += 1
                 self._read(self._ledger.unseen())
             self._read_again(time.monotonic() - READ_AGAIN_S)
 

@@ -18,9 +18,6 @@ class Step:
     slot: int
     chance: float
 
-    def __str__(self) -> str:
-        return f"{self.fault} on worker {self.slot} after {self.gap_s:.1f} s"
-
 
 def draw(seed: int, weights: Mapping[str, int], rounds: int, workers: int) -> list[Step]:
     """`rounds` times `weights` faults of each kind, in random order.

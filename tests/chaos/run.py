@@ -67,8 +67,6 @@ class _Run:
 
     def _strike(self) -> None:
         fleet, stopping = self._scene.fleet, self._scene.working.stopping
-        for slot in fleet.slots:
-            fleet.running(slot)
         for step in self._steps:
             if stopping.wait(step.gap_s):
                 return
@@ -77,7 +75,8 @@ class _Run:
             slot = fleet.running(fleet.slots[max(spare, step.slot)])
             detail = fault.strike(self._scene.stage, slot, step.chance)
             self._struck += 1
-            self._console.print(f"{self._struck:4} worker {slot.number}: {step.fault} {detail}")
+            line = f"{self._struck:4} after {step.gap_s:.1f} s, worker {slot.number}: {step.fault}"
+            self._console.print(f"{line}, {detail}" if detail else line)
         self._scene.load.wanted = self._size.requests
 
     def _settle(self, give_up: float) -> None:
@@ -106,11 +105,16 @@ class _Run:
         common = [
             verdict.Check("done within the deadline", struck, self._all_sent()),
             verdict.of_rest("failures of the harness", scene.failed()),
-            verdict.Check("breaks of the observer", str(scene.observer.breaks)),
-            verdict.Check("workers that ended otherwise than killed", ends),
+            verdict.Check("subscriptions of the observer", str(scene.observer.subscribed)),
+            verdict.Check("other ends than by SIGKILL", ends),
         ]
         if self._kind.stock:
-            return common + [verdict.Check(c.what, c.found) for c in requests]
+            ran_twice = sum(runs > 1 for runs in scene.runs().values())
+            return [
+                *common,
+                *map(verdict.told, requests),
+                verdict.Check("run more than once", f"{ran_twice:,}"),
+            ]
         warm_up = int(RESULT_TTL_S / EVERY_S)
         memory = scene.memory
         return [

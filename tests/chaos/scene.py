@@ -1,5 +1,7 @@
 """Everything that takes part in a run, and the threads that drive it."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ from support import StartWorker, build_hash_catalog
 
 LEASE_S: Final = 2.0
 RESULT_TTL_S: Final = 120  # much longer than until a result is read again
+SUCCEEDED: Final = re.compile(rb"Task reclane\.recommend\[([0-9a-f-]+)\] succeeded")
 SETTINGS: Final = {
     "PYTHONPATH": str(Path(__file__).parent.parent),
     "RECLANE_LEASE_MS": str(int(LEASE_S * 1e3)),
@@ -47,6 +50,7 @@ class Scene:
         self.ledger = Ledger()
         catalog = folder / "catalog"
         build_hash_catalog(catalog)
+        self._folder = folder
         self._make = StartWorker(server.url, catalog, folder, kind.process)
 
         producers, *ways = proxies
@@ -107,6 +111,11 @@ class Scene:
     def failed(self) -> list[str]:
         """What went wrong in the harness itself."""
         return self.working.failed + self.watching.failed
+
+    def runs(self) -> Counter[bytes]:
+        """How often each request was run to its end, from the logs of stock workers."""
+        logs = self._folder.glob("worker-*.log")
+        return Counter(one for log in logs for one in SUCCEEDED.findall(log.read_bytes()))
 
     def leftovers(self) -> list[str]:
         """Keys of reclane that nobody should have left."""
