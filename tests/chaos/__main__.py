@@ -11,7 +11,9 @@ from chaos.run import Size, run
 
 @click.command()
 @click.option("--requests", default=200_000, show_default=True, help="At least so many.")
-@click.option("--rounds", default=10, show_default=True, help="Of all faults; 6 SIGKILLs in each.")
+@click.option(
+    "--rounds", default=10, show_default=True, help="At least so many, 6 SIGKILLs in each."
+)
 @click.option("--seed", default=1, show_default=True, help="Of the faults and requests.")
 @click.option("--deadline", default=2_700.0, show_default=True, help="Seconds.")
 @click.option("--stock", is_flag=True, help="What stock Celery makes of it, in place of the lane.")

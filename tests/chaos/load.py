@@ -106,7 +106,7 @@ class ByCelery:
 
 
 class Load:
-    """Keeps the backlog near its bound, by each sender in turn, until `enough` is said."""
+    """Keeps the backlog near its bound, by each sender in turn, until there is `enough`."""
 
     def __init__(
         self, settings: Settings, senders: Sequence[Sender], ledger: Ledger, crew: Crew
@@ -117,10 +117,10 @@ class Load:
         self._ledger = ledger
         self._crew = crew
         self.sent = 0
-        self.wanted: float = float("inf")
+        self.enough = False
 
     def feed(self) -> None:
-        while self.sent < self.wanted and not self._crew.stopping.is_set():
+        while not self.enough and not self._crew.stopping.is_set():
             if patiently(self._waiting) >= BACKLOG:
                 self._crew.stopping.wait(LOOK_S)
                 continue

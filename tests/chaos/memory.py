@@ -17,7 +17,10 @@ LEAST_SAMPLES: Final = 60  # else it is too short to tell
 
 
 class Memory:
-    """Samples in MB: the server's by kind, each worker's by process id."""
+    """Samples in KB: the server's by kind for each key that it holds, each worker's by process id.
+
+    How many results are kept follows from how fast this machine was in the last minutes.
+    """
 
     def __init__(self, settings: Settings, pids: Callable[[], list[int]], crew: Crew) -> None:
         self._redis: Any = connect(settings)  # redis-py types replies loosely
@@ -29,27 +32,27 @@ class Memory:
     def sample(self) -> None:
         while not self._crew.stopping.wait(EVERY_S):
             for pid in self._pids():
-                self.workers[pid].append(resident_mb(pid))
+                self.workers[pid].append(resident_kb(pid))
             try:
-                info = self._redis.info("memory")
+                info, keys = self._redis.info("memory"), self._redis.dbsize()
             except (redis.ConnectionError, redis.TimeoutError):
                 continue
             for kind in ("used_memory", "used_memory_rss"):
-                self.server[kind].append(info[kind] / 1e6)
+                self.server[kind].append(info[kind] / 1e3 / max(keys, 1))
 
     def oldest_worker(self) -> list[float]:
         """Of the process that lived longest."""
         return max(self.workers.values(), key=len, default=[])
 
 
-def resident_mb(pid: int) -> float:
+def resident_kb(pid: int) -> float:
     """VmRSS; 0 for a process that is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0.0
     lines = (line.split() for line in status.splitlines())
-    return next((int(line[1]) / 1e3 for line in lines if line[0] == "VmRSS:"), 0.0)
+    return next((float(line[1]) for line in lines if line[0] == "VmRSS:"), 0.0)
 
 
 def thirds(samples: Sequence[float], warm_up: int) -> tuple[float, float] | None:

@@ -17,7 +17,7 @@ from reclane_worker.hashing import HashEncoder
 
 __all__ = ["app"]
 
-BATCH_S: Final = 0.1
+BATCH_S: Final = 0.05
 
 
 class PacedEncoder(HashEncoder):

@@ -1,6 +1,6 @@
 """Which faults strike, when and where. Pure: it follows from the seed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -19,23 +19,12 @@ class Step:
     chance: float
 
 
-def draw(seed: int, weights: Mapping[str, int], rounds: int, workers: int) -> list[Step]:
-    """`rounds` times `weights` faults of each kind, in random order.
-
-    The order is drawn round by round, so that every kind strikes early and late in a long run.
-    """
+def draw(seed: int, weights: Mapping[str, int], workers: int) -> Iterator[Step]:
+    """Faults without end: in each round as many of a kind as it weighs, in random order."""
     random = Random(seed)
-    steps = []
-    for _ in range(rounds):
+    while True:
         names = [name for name, weight in weights.items() for _ in range(weight)]
         random.shuffle(names)
-        steps += [
-            Step(
-                name,
-                random.uniform(LEAST_GAP_S, MOST_GAP_S),
-                random.randrange(workers),
-                random.random(),
-            )
-            for name in names
-        ]
-    return steps
+        for name in names:
+            gap_s = random.uniform(LEAST_GAP_S, MOST_GAP_S)
+            yield Step(name, gap_s, random.randrange(workers), random.random())

@@ -25,7 +25,7 @@ OLD_S: Final = 30.0  # until a worker's memory has settled
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """At least so many requests, and until every fault of the rounds has struck; all in time."""
+    """Faults strike, and requests are sent, until there were so many of both; all in time."""
 
     requests: int
     rounds: int
@@ -51,12 +51,12 @@ class _Run:
         self._seed = seed
         self._console = console
         self._scene = scene
-        self._steps = plan.draw(seed, kind.weights(), size.rounds, size.workers)
+        self._least = size.rounds * sum(kind.weights().values())
         self._struck = 0
 
     def run(self) -> bool:
         scene, started = self._scene, time.monotonic()
-        self._console.print(f"{self._kind.title}, seed {self._seed}: {len(self._steps)} faults")
+        self._console.print(f"{self._kind.title}, seed {self._seed}: at least {self._least} faults")
         scene.start()
         scene.working.start("faults", self._strike)
         self._settle(started + self._size.deadline_s)
@@ -66,18 +66,21 @@ class _Run:
         return verdict.show(self._console, title, self._checks())
 
     def _strike(self) -> None:
-        fleet, stopping = self._scene.fleet, self._scene.working.stopping
-        for step in self._steps:
-            if stopping.wait(step.gap_s):
+        scene, size = self._scene, self._size
+        fleet = scene.fleet
+        for step in plan.draw(self._seed, self._kind.weights(), size.workers):
+            if self._struck >= self._least and scene.load.sent >= size.requests:
+                scene.load.enough = True
+                return
+            if scene.working.stopping.wait(step.gap_s):
                 return
             fault = self._kind.faults[step.fault]
             spare = 1 if fault.ends else 0  # the first worker grows old
             slot = fleet.running(fleet.slots[max(spare, step.slot)])
-            detail = fault.strike(self._scene.stage, slot, step.chance)
+            detail = fault.strike(scene.stage, slot, step.chance)
             self._struck += 1
             line = f"{self._struck:4} after {step.gap_s:.1f} s, worker {slot.number}: {step.fault}"
             self._console.print(f"{line}, {detail}" if detail else line)
-        self._scene.load.wanted = self._size.requests
 
     def _settle(self, give_up: float) -> None:
         """Wait until everything is sent, struck, answered and taken over, or nothing comes."""
@@ -86,24 +89,20 @@ class _Run:
         while not scene.working.stopping.wait(LOOK_S):
             now = time.monotonic()
             left = scene.ledger.missing()
-            if left != missing or not self._all_sent():
+            if left != missing or not scene.load.enough:
                 missing, since = left, now
-            if self._all_sent() and left == 0 and scene.recovery.open() == 0:
+            if scene.load.enough and left == 0 and scene.recovery.open() == 0:
                 return
             if now > give_up or now - since > QUIET_S:
                 return
 
-    def _all_sent(self) -> bool:
-        load = self._scene.load
-        return self._struck == len(self._steps) and load.sent >= load.wanted
-
     def _checks(self) -> list[verdict.Check]:
         scene = self._scene
-        struck = f"{self._struck} of {len(self._steps)} faults, {scene.load.sent:,} requests"
+        struck = f"{self._struck} faults, {scene.load.sent:,} requests"
         ends = ", ".join(f"{n} {what}" for what, n in sorted(scene.fleet.ends.items()))
         requests = verdict.of_requests(scene.ledger.rows, scene.ledger.strangers)
         common = [
-            verdict.Check("done within the deadline", struck, self._all_sent()),
+            verdict.Check("done within the deadline", struck, scene.load.enough),
             verdict.of_rest("failures of the harness", scene.failed()),
             verdict.Check("subscriptions of the observer", str(scene.observer.subscribed)),
             verdict.Check("other ends than by SIGKILL", ends),
@@ -122,6 +121,6 @@ class _Run:
             *requests,
             *verdict.of_recovery(scene.recovery.losses, LEASE_S),
             verdict.of_rest("left in Redis", scene.leftovers()),
-            *(verdict.of_memory(f"server, {k}", s, warm_up) for k, s in memory.server.items()),
+            *(verdict.of_memory(f"{k} a key", s, warm_up) for k, s in memory.server.items()),
             verdict.of_memory("oldest worker", memory.oldest_worker(), int(OLD_S / EVERY_S)),
         ]

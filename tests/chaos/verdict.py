@@ -58,10 +58,10 @@ def of_memory(what: str, samples: Sequence[float], warm_up: int) -> Check:
     """The last third of the run takes little more than the first."""
     found = thirds(samples, warm_up)
     if found is None:
-        return Check(what, f"at most {max(samples, default=0.0):.0f} MB; too short to compare")
+        return Check(what, "too short to compare")
     first, last = found
     return Check(
-        what, f"{first:.0f} MB in the first third, {last:.0f} in the last", last <= GROWTH * first
+        what, f"{first:,.1f} KB in the first third, {last:,.1f} in the last", last <= GROWTH * first
     )
 
 
