@@ -16,7 +16,7 @@ from reclane_worker.local import WorkerProcess
 
 LOOK_S: Final = 0.2
 WAIT_S: Final = 60.0
-CAME_BACK: Final = "did not start"
+DID_NOT_START: Final = "did not start"
 
 
 class Slot:
@@ -37,7 +37,7 @@ class Slot:
 
 
 class Fleet:
-    """`size` workers, each supervised by a thread."""
+    """Workers, each supervised by a thread."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Fleet:
             try:
                 process.start()
             except ReclaneError:
-                self.ends[CAME_BACK] += 1
+                self.ends[DID_NOT_START] += 1
                 continue
             slot.worker_id = self._identify(process.pid)
             slot.struck = None

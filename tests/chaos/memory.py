@@ -17,16 +17,19 @@ LEAST_SAMPLES: Final = 60  # else it is too short to tell
 
 
 class Memory:
-    """Samples in KB: the server's by kind for each key that it holds, each worker's by process id.
+    """Samples in KB: each worker's by process id, the server's for each key.
 
-    How many results are kept follows from how fast this machine was in the last minutes.
+    How many results it keeps follows from how fast this machine was in the last minutes. What is
+    resident counts by the most keys there were: an allocator keeps what it once had.
     """
 
     def __init__(self, settings: Settings, pids: Callable[[], list[int]], crew: Crew) -> None:
         self._redis: Any = connect(settings)  # redis-py types replies loosely
         self._pids = pids
         self._crew = crew
-        self.server: defaultdict[str, list[float]] = defaultdict(list)
+        self._most_keys = 1
+        self.used: list[float] = []
+        self.resident: list[float] = []
         self.workers: defaultdict[int, list[float]] = defaultdict(list)
 
     def sample(self) -> None:
@@ -37,8 +40,9 @@ class Memory:
                 info, keys = self._redis.info("memory"), self._redis.dbsize()
             except (redis.ConnectionError, redis.TimeoutError):
                 continue
-            for kind in ("used_memory", "used_memory_rss"):
-                self.server[kind].append(info[kind] / 1e3 / max(keys, 1))
+            self._most_keys = max(self._most_keys, keys)
+            self.used.append(info["used_memory"] / 1e3 / max(keys, 1))
+            self.resident.append(info["used_memory_rss"] / 1e3 / self._most_keys)
 
     def oldest_worker(self) -> list[float]:
         """Of the process that lived longest."""

@@ -4,7 +4,8 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Final
 
 from rich.console import Console
@@ -36,12 +37,17 @@ class Size:
 def run(kind: Kind, size: Size, seed: int, console: Console) -> bool:
     """Print faults and verdict; whether what is promised was kept."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="reclane-chaos-")))
+        folder = Path(mkdtemp(prefix="reclane-chaos-"))
         server = stack.enter_context(EmbeddedServer(SERVER, binary=TEST_SERVER))
         proxies = [stack.enter_context(Proxy(server.port)) for _ in range(1 + size.workers)]
         scene = Scene(kind, seed, server, proxies, folder)
         stack.callback(scene.close)
-        return _Run(kind, size, seed, console, scene).run()
+        kept = _Run(kind, size, seed, console, scene).run()
+        if kept:
+            stack.callback(rmtree, folder)
+        else:
+            console.print(f"the workers' logs are in {folder}")
+        return kept
 
 
 class _Run:
@@ -121,6 +127,7 @@ class _Run:
             *requests,
             *verdict.of_recovery(scene.recovery.losses, LEASE_S),
             verdict.of_rest("left in Redis", scene.leftovers()),
-            *(verdict.of_memory(f"{k} a key", s, warm_up) for k, s in memory.server.items()),
+            verdict.of_memory("used_memory a key", memory.used, warm_up),
+            verdict.of_memory("used_memory_rss a key", memory.resident, warm_up),
             verdict.of_memory("oldest worker", memory.oldest_worker(), int(OLD_S / EVERY_S)),
         ]
