@@ -16,6 +16,7 @@ from reclane_worker.local import WorkerProcess
 
 LOOK_S: Final = 0.2
 WAIT_S: Final = 60.0
+ORDERLY: Final = "exit code 0"
 DID_NOT_START: Final = "did not start"
 
 
@@ -104,6 +105,10 @@ class Fleet:
         slot.process.signal(how)
         if how == signal.SIGKILL:
             self._lost(slot.worker_id)
+
+    def fell(self) -> bool:
+        """Whether one ended by itself, or did not start or stop as it should."""
+        return bool(set(self.ends) - {ORDERLY})
 
     def pids(self) -> list[int]:
         return [slot.process.pid for slot in self.slots if slot.process is not None]

@@ -43,7 +43,7 @@ def run(kind: Kind, size: Size, seed: int, console: Console) -> bool:
         scene = Scene(kind, seed, server, proxies, folder)
         stack.callback(scene.close)
         kept = _Run(kind, size, seed, console, scene).run()
-        if kept:
+        if kept and not scene.fleet.fell():
             stack.callback(rmtree, folder)
         else:
             console.print(f"the workers' logs are in {folder}")
