@@ -60,9 +60,8 @@ def of_memory(what: str, samples: Sequence[float], warm_up: int) -> Check:
     if found is None:
         return Check(what, "too short to compare")
     first, last = found
-    return Check(
-        what, f"{first:,.1f} KB in the first third, {last:,.1f} in the last", last <= GROWTH * first
-    )
+    told = f"{_size(first)} in the first third, {_size(last)} in the last"
+    return Check(what, told, last <= GROWTH * first)
 
 
 def of_rest(what: str, left: Sequence[str]) -> Check:
@@ -88,6 +87,10 @@ def show(console: Console, title: str, checks: Sequence[Check]) -> bool:
 def _none(what: str, found: Sequence[str]) -> Check:
     named = ": " + ", ".join(found[:NAMED]) if found else ""
     return Check(what, f"{len(found)}{named}", not found)
+
+
+def _size(kilobytes: float) -> str:
+    return f"{kilobytes:.2f} KB" if kilobytes < 1e3 else f"{kilobytes / 1e3:.0f} MB"
 
 
 def _count(flags: Iterable[bool]) -> int:
