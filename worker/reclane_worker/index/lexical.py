@@ -58,7 +58,8 @@ class LexicalIndex:
             == (torch.int64, torch.int32, torch.float32)
             and ends.shape == (len(self.vocabulary) + 1,)
             and self.documents.shape == self.weights.shape == (postings,)
-            and (ends[0], ends[-1]) == (0, postings)
+            and ends[0] == 0
+            and ends[-1] == postings
             and (ends.diff() >= 0).all()
             and self.weights.isfinite().all()
             and (postings == 0 or (self.documents.min() >= 0 and self.documents.max() < self.size))
