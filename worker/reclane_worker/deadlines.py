@@ -3,7 +3,7 @@
 Times are seconds since the epoch by Redis's clock, None or infinity where nobody set one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 Cost = Callable[[int], float]
 """Seconds that a batch of so many padded tokens is expected to take."""
@@ -42,9 +42,10 @@ def _halved(
 
 
 def too_late(
-    expires: Sequence[float | None], tokens: Sequence[int], begin: float, cost: Cost
+    expires: Sequence[float | None], begin: float, cost: Callable[[Collection[int]], float]
 ) -> list[int]:
-    """Indices of a batch that cannot be done in time if it begins at `begin`; the rest can.
+    """Indices of a batch that cannot be done in time if it begins at `begin`; the rest can. `cost`
+    is the seconds that some of it, given by index, would take.
 
     While somebody's deadline is before the end of the batch, the most urgent is given up: it
     would make the others late, too.
@@ -53,8 +54,7 @@ def too_late(
     urgent = sorted((at, index) for index, at in enumerate(expires) if at is not None)
     late: list[int] = []
     for at, index in urgent:
-        padded = max(tokens[i] for i in left) * len(left)
-        if begin + cost(padded) <= at:
+        if begin + cost(left) <= at:
             break
         left.discard(index)
         late.append(index)

@@ -5,13 +5,13 @@ For the lane's thread; `running` and `totals` may be read by others.
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Final
 
 from reclane.contract import Failure, RecommendRequest
-from reclane_worker.answering import Answer, batch_shape
+from reclane_worker.answering import Answer, batch_shape, padded_tokens
 from reclane_worker.batching import CostLine, slice_tokens
 from reclane_worker.celery_side.events import TaskEvents
 from reclane_worker.deadlines import too_late
@@ -191,10 +191,13 @@ class Flights:
             return batch.jobs, batch.prepared
         waits = self.full and not express
         begin = now + (max(0.0, self._next_due - time.monotonic()) if waits else 0.0)
-        tokens = [len(one.tokens) for one in batch.prepared]
-        late = set(too_late(expires, tokens, begin, self.cost.expect))
+
+        def cost(left: Collection[int]) -> float:
+            return self.cost.expect(padded_tokens([batch.prepared[index] for index in left]))
+
+        late = set(too_late(expires, begin, cost))
         if self._wanted_longer(batch.jobs, late, expires):
-            late = set(too_late(expires, tokens, begin, self.cost.expect))
+            late = set(too_late(expires, begin, cost))
         self.totals.too_late += len(late)
         self._finishing.end([expired(batch.jobs[index], now) for index in sorted(late)])
         kept = [index for index in range(len(batch)) if index not in late]

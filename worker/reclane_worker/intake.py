@@ -17,6 +17,7 @@ from reclane_worker.lane import Entry, Lane, Leased, patiently
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.preparing import Prepared
 from reclane_worker.ready import Batch
+from reclane_worker.sharing import first_places
 from reclane_worker.triage import Job, Triage, decode, triage
 
 PREPARE_S: Final = 1.0  # predicted time to tokenise one lease
@@ -100,7 +101,8 @@ class Intake:
         """Similar lengths together, the oldest deadline first; bulk in slices."""
         cost = self._flights.cost
         expires = [math.inf if job.expires is None else job.expires for job, _ in ready]
-        tokens = [len(one.tokens) for _, one in ready]
+        first = first_places([one.key for _, one in ready])  # equal requests run as one
+        tokens = [len(one.tokens) if first[one.key] == i else 0 for i, (_, one) in enumerate(ready)]
         full_tokens = self._pipeline.limits.max_tokens
         slice_tokens = self._flights.slice_tokens if bulk else None
         for part in rounds(expires, tokens, now, full_tokens, cost.expect):
