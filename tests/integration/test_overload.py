@@ -137,7 +137,11 @@ def test_within_a_class_the_oldest_deadline_runs_first(
     client: Client, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:
     deadlines: list[float | None] = [None, 900.0, 500.0, 700.0, 300.0]
-    requests = [RecommendRequest(query="film", deadline_s=at) for at in deadlines]
+    words = [1, 2, 4, 3, 5]  # by length alone, they would run the other way round
+    requests = [
+        RecommendRequest(query="film " * count, deadline_s=at)
+        for count, at in zip(words, deadlines, strict=True)
+    ]
     handles = client.submit_many(requests)
     with watch(raw) as published:
         start_worker(ONE_BY_ONE)
