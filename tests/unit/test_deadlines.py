@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from reclane_worker.deadlines import rounds, too_late
+from reclane_worker.deadlines import Overrun, rounds, too_late
 
 NOW = 1_700_000_000.0
 
@@ -77,3 +77,27 @@ def test_giving_up_the_longest_saves_the_others_their_padding() -> None:
 
 def test_all_are_given_up_where_none_can_be_saved() -> None:
     assert sorted(late([NOW - 1, NOW, NOW - 9], [1, 1, 1])) == [0, 1, 2]
+
+
+def test_an_overrun_is_what_nine_in_ten_batches_keep_to() -> None:
+    noisy = Overrun()
+    assert noisy.factor() == 1.0
+    for number in range(64):
+        noisy.learn(2.0, 2.0 + number % 4 / 2)
+    assert noisy.factor() == pytest.approx(1.75)
+
+
+def test_an_overrun_is_bounded_and_never_a_reason_to_cut_it_fine() -> None:
+    slow, fast = Overrun(), Overrun()
+    for _ in range(64):
+        slow.learn(1.0, 50.0)
+        fast.learn(1.0, 0.1)
+        fast.learn(0.0, 1.0)
+    assert (slow.factor(), fast.factor()) == (2.0, 1.0)
+
+
+def test_one_batch_that_was_stuck_for_a_while_does_not_make_all_look_late() -> None:
+    overrun = Overrun()
+    for number in range(64):
+        overrun.learn(1.0, 50.0 if number == 30 else 1.0)
+    assert overrun.factor() == pytest.approx(1.0)

@@ -3,10 +3,33 @@
 Times are seconds since the epoch by Redis's clock, None or infinity where nobody set one.
 """
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
 Cost = Callable[[int], float]
 """Seconds that a batch of so many padded tokens is expected to take."""
+
+
+_REMEMBERED: Final = 64
+_MOST: Final = 2.0
+
+
+class Overrun:
+    """How many times longer than expected recent batches took, from when they should have begun
+    until their answers were visible."""
+
+    def __init__(self) -> None:
+        self._seen: deque[float] = deque(maxlen=_REMEMBERED)
+
+    def learn(self, expected_s: float, took_s: float) -> None:
+        if expected_s > 0:
+            self._seen.append(took_s / expected_s)
+
+    def factor(self) -> float:
+        """What nine in ten kept to, from 1 to 2."""
+        worst = sorted(self._seen)[int(0.9 * len(self._seen)) :]
+        return min(_MOST, max(1.0, worst[0])) if worst else 1.0
 
 
 def rounds(

@@ -14,7 +14,7 @@ from reclane.contract import Failure, RecommendRequest
 from reclane_worker.answering import Answer, batch_shape, padded_tokens
 from reclane_worker.batching import CostLine, slice_tokens
 from reclane_worker.celery_side.events import TaskEvents
-from reclane_worker.deadlines import too_late
+from reclane_worker.deadlines import Overrun, too_late
 from reclane_worker.device import Device, Stopwatch
 from reclane_worker.ending import EXIT_LANE, end_process
 from reclane_worker.finishing import Finishing
@@ -41,7 +41,8 @@ class Flight:
     shape: dict[str, int]
     started: float  # seconds since the epoch
     result: "Future[tuple[list[Answer | Failure], float]]"
-    due: float  # monotonic, when it should be done
+    begin: float  # monotonic, when a thread should be free for it
+    due: float  # and when it should be done
     bulk: bool
     express: bool
 
@@ -84,6 +85,7 @@ class Flights:
         self._slice_s = slice_s * device.threads  # they run it side by side
         self._flights: deque[Flight] = deque()
         self._pace = Pace()
+        self._overrun = Overrun()
         self._learnt = False
         self.backlog = False  # whether more waits than the device can take at once
         self.cost = CostLine()
@@ -168,32 +170,38 @@ class Flights:
         express = self._may_pass(batch)
         if not express:
             self.make_room()
-        now = leased.now_s()
-        jobs, prepared = self._drop_late(batch, express, now)
+        waits_s = 0.0 if express else self._until_free_s()
+        jobs, prepared = self._drop_late(batch, leased.now_s(), waits_s)
         if not jobs or not self.start([job.entry.field for job in jobs]):
             return
         shape = batch_shape(prepared)
         predicted_s = self.cost.predict(shape["padded"])
         result = self._device.submit(lambda: self._pipeline.run(prepared), predicted_s, express)
         result.add_done_callback(lambda _: self._wake())
-        due = time.monotonic() + predicted_s
-        flight = Flight(jobs, shape, time.time(), result, due, batch.bulk, express)
+        begin = time.monotonic() + waits_s
+        due = begin + predicted_s
+        flight = Flight(jobs, shape, time.time(), result, begin, due, batch.bulk, express)
         self._flights.append(flight)
         self.totals.accepted += len(jobs)
         self._events.started(jobs)
 
+    def _until_free_s(self) -> float:
+        """Seconds until a thread of the device should be free."""
+        return max(0.0, self._next_due - time.monotonic()) if self.full else 0.0
+
     def _drop_late(
-        self, batch: Batch, express: bool, now: float
+        self, batch: Batch, now: float, waits_s: float
     ) -> tuple[list[Job], list[Prepared]]:
         """The jobs of a batch that can be done in time; the others end as expired."""
         expires = [job.expires for job in batch.jobs]
         if not any(expires):
             return batch.jobs, batch.prepared
-        waits = self.full and not express
-        begin = now + (max(0.0, self._next_due - time.monotonic()) if waits else 0.0)
+        begin = now + waits_s
+        overrun = self._overrun.factor()
 
         def cost(left: Collection[int]) -> float:
-            return self.cost.expect(padded_tokens([batch.prepared[index] for index in left]))
+            padded = padded_tokens([batch.prepared[index] for index in left])
+            return overrun * self.cost.expect(padded)
 
         late = set(too_late(expires, begin, cost))
         if self._wanted_longer(batch.jobs, late, expires):
@@ -244,8 +252,11 @@ class Flights:
             answers, seconds = flight.result.result()
             self._end_if_broken(answers)
             self._flights.remove(flight)
-            self.cost.learn(flight.shape["padded"], seconds)
+            padded = flight.shape["padded"]
+            expected_s = self.cost.expect(padded)
+            self.cost.learn(padded, seconds)
             self._finishing.commit(flight.jobs, answers, seconds)
+            self._overrun.learn(expected_s, time.monotonic() - flight.begin)
             self._count(flight, seconds)
             self._pace.landed(len(flight.jobs), time.monotonic(), self.backlog)
 
