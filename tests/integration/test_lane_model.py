@@ -381,10 +381,10 @@ BROKEN = {
     ),
     "a lease repeated takes more": (
         "lease",
-        "elseif tonumber(batch) == last then",
+        "elseif tonumber(batch) == latest then",
         "elseif nil then",
     ),
-    "a lease that comes late takes more": ("lease", "or tonumber(batch) < last then", "then"),
+    "a lease that comes late takes more": ("lease", "or tonumber(batch) < latest then", "then"),
     "a lease that comes late joins and takes": ("lease", "known ~= tostring(incarnation)", "false"),
     "the last to fall due is served first": (
         "lease",
