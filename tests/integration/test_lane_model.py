@@ -446,7 +446,7 @@ def test_a_broken_script_is_found(fault: str, model_server: EmbeddedServer) -> N
         run_state_machine_as_test(
             lambda: LaneMachine(model_server.url, broken),
             settings=settings(
-                max_examples=300,
+                max_examples=3_000 if LONG else 300,
                 stateful_step_count=50,
                 phases=[Phase.generate],
                 report_multiple_bugs=False,
