@@ -1,5 +1,6 @@
 """Grouping by length within bounds, and predicting what a batch costs."""
 
+import math
 import random
 
 import pytest
@@ -141,7 +142,7 @@ def test_tokens_within_a_time_are_those_predicted_to_take_it() -> None:
 
 def test_a_slice_takes_its_time_and_no_more_than_a_batch_may_hold() -> None:
     line = CostLine()
-    for tokens in (100, 200, 300):
+    for tokens in (100, 200, 300) * 3:
         line.learn(tokens, 0.001 + tokens * 0.01)
     limits = Limits(1_000, 10, overhead_tokens=32)
     assert line.predict(slice_tokens(line, 2.0, limits)) == pytest.approx(2.0, rel=0.02)
@@ -150,10 +151,16 @@ def test_a_slice_takes_its_time_and_no_more_than_a_batch_may_hold() -> None:
 
 def test_a_slice_is_never_so_small_that_starting_batches_is_most_of_the_work() -> None:
     line = CostLine()
-    for tokens in (100, 200, 300):
+    for tokens in (100, 200, 300) * 3:
         line.learn(tokens, 0.2 + tokens * 0.01)  # a start is worth 20 tokens
+    assert line.start_tokens() == pytest.approx(20.0)
     limits = Limits(1_000, 10, overhead_tokens=32)
-    assert slice_tokens(line, 0.001, limits) == pytest.approx(120, abs=1)
-    flat = CostLine()
-    flat.learn(100, 0.2)
-    assert slice_tokens(flat, 0.001, limits) == 8 * 32
+    assert slice_tokens(line, 0.001, limits) == pytest.approx(160, abs=1)
+
+
+def test_where_batches_are_alike_what_a_start_costs_is_not_guessed() -> None:
+    alike = CostLine()
+    for number in range(64):
+        alike.learn(100 + number % 3, 0.2 - number % 3 / 100)
+    assert alike.start_tokens() == math.inf
+    assert slice_tokens(alike, 0.001, Limits(1_000, 10, overhead_tokens=32)) == 10 * 32

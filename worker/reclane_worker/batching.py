@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 _REMEMBERED: Final = 64
+_TELLING: Final = 8
+_UNLIKE: Final = 0.3  # the standard deviation of batch sizes, relative to their mean
 _MOST_TOKENS: Final = 1_000_000
-_OVERHEADS: Final = 6  # a batch that is worth so many starts is nine tenths as good as a full one
-_MOST_OVERHEADS: Final = 8  # where the line is too uncertain to say what a start is worth
+_OVERHEADS: Final = 8  # a batch worth so many starts is nine tenths as good as endless ones
+_MOST_OVERHEADS: Final = 10  # where the line is too uncertain to say what a start is worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,17 @@ class CostLine:
         slope = max(0.0, slope)
         return slope, mean_s - slope * mean_t
 
+    def start_tokens(self) -> float:
+        """What starting a batch costs, in tokens; infinite where batches were too much alike to
+        tell that from what a token costs."""
+        seen = tuple(self._seen)
+        slope, start_s = self.line()
+        if len(seen) < _TELLING or not slope:
+            return math.inf
+        mean_t, _ = _means(seen)
+        spread = sum((t - mean_t) ** 2 for t, _ in seen) / len(seen)
+        return max(0.0, start_s / slope) if spread > (_UNLIKE * mean_t) ** 2 else math.inf
+
     def expect(self, tokens: int) -> float:
         """Seconds by the line: neither cautious nor bold."""
         slope, start_s = self.line()
@@ -96,8 +109,5 @@ def _means(seen: Collection[tuple[int, float]]) -> tuple[float, float]:
 def slice_tokens(cost: CostLine, seconds: float, limits: Limits) -> int:
     """Padded tokens of one bulk batch: what is predicted to take so long at most, but never so
     few that starting batches would cost bulk more than a tenth."""
-    slope, start_s = cost.line()
-    least = _MOST_OVERHEADS * limits.overhead_tokens
-    if slope:
-        least = min(least, int(_OVERHEADS * max(0.0, start_s) / slope))
-    return min(limits.max_tokens, max(least, cost.tokens_within(seconds)))
+    least = min(_OVERHEADS * cost.start_tokens(), _MOST_OVERHEADS * limits.overhead_tokens)
+    return min(limits.max_tokens, max(int(least), cost.tokens_within(seconds)))
