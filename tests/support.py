@@ -1,6 +1,5 @@
 """What tests share beside fixtures: deadlines, waiting, what must hold."""
 
-import json
 import os
 import shutil
 import threading
@@ -16,6 +15,7 @@ import redis
 
 from reclane import names
 from reclane.client import Handle
+from reclane.probe import read_statistics
 from reclane_worker.building import build_catalog
 from reclane_worker.demo import FIELDS, ITEMS
 from reclane_worker.encoder import load_encoder
@@ -148,12 +148,24 @@ def in_flight(raw: "redis.Redis") -> int:
     return sum(raw.hlen(key) for key in raw.scan_iter(KEYS.inflight("*")))
 
 
+def statistics_of_all(raw: "redis.Redis") -> dict[str, dict[str, Any]]:
+    """Worker id -> what it published last; empty before the first time."""
+    prefix, found = KEYS.worker(""), {}
+    for key in raw.scan_iter(KEYS.worker("*")):
+        stored: Any = raw.hget(key, "stats")
+        found[key.decode().removeprefix(prefix)] = read_statistics(stored)
+    return found
+
+
 def statistics(raw: "redis.Redis") -> dict[str, Any]:
     """What the only worker published last; empty before the first time."""
-    leased: Any = raw.zrange(KEYS.leases, 0, -1)
-    (worker,) = leased
-    published = raw.hget(KEYS.worker(worker.decode()), "stats")
-    return dict(json.loads(published)) if published else {}
+    (found,) = statistics_of_all(raw).values()
+    return found
+
+
+def on_device(worker: WorkerProcess) -> bool:
+    """Whether a batch with `slowfault` has begun to run."""
+    return "slowfault is on the device" in worker.log()
 
 
 def assert_each_once(published: Published, handles: list[Handle]) -> None:

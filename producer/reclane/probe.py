@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import redis
 
@@ -143,12 +143,18 @@ def _look(settings: Settings, worker_id: str, timeout_s: float) -> Seen | Away:
         return Away(refusal(error) or f"{what}: {_first_line(error)}")
 
 
-def _late(statistics: bytes | None) -> str:
-    """What a worker says is late, from its statistics; '' where it says nothing of it."""
+def read_statistics(stored: bytes | None) -> dict[str, Any]:
+    """Counters and versions as a worker published them; what cannot be read says nothing."""
     try:
-        late = json.loads(statistics or b"{}").get("late")
-    except (ValueError, AttributeError, RecursionError):
-        return ""
+        value = json.loads(stored or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _late(statistics: bytes | None) -> str:
+    """What a worker says is late; '' where it says nothing of it."""
+    late = read_statistics(statistics).get("late")
     return late[:SHOWN_CHARACTERS] if isinstance(late, str) else ""
 
 

@@ -14,7 +14,13 @@ from parity import BAD, SPACE, Side, Sides
 from reclane import Client, RequestFailed, names
 from reclane.embedded import EmbeddedServer
 from reclane.wire import encode_revoked
-from support import DEADLINE_S, KEYS, StartWorker, eventually
+from support import (
+    DEADLINE_S,
+    KEYS,
+    StartWorker,
+    eventually,
+    on_device,
+)
 
 RECOMMEND = {"queue": names.INTERACTIVE_QUEUE}
 
@@ -148,7 +154,7 @@ def test_a_chord_hears_of_a_member_that_was_revoked_while_it_ran(
     )
     result = chord([slow, other], app=stock)(other.clone())
     member = result.parent.results[0]
-    eventually(lambda: "slowfault is on the device" in worker.log(), "the member runs")
+    eventually(lambda: on_device(worker), "the member runs")
     raw.set(KEYS.result(member.id), encode_revoked(member.id, "revoked", time.time()), ex=300)
     eventually(lambda: result.state == "FAILURE", "the chord has failed, and does not wait")
 
@@ -194,7 +200,7 @@ def test_a_key_asked_anew_while_its_old_request_runs_gets_its_own_answer(
     one_thread = {"RECLANE_DEVICE_THREADS": "1", "SIGNALS_SEEN": str(seen)}
     worker = start_worker(one_thread, app="listening_worker")
     old = client.submit("slowfault film", idempotency_key="k")
-    eventually(lambda: "slowfault is on the device" in worker.log(), "the old request runs")
+    eventually(lambda: on_device(worker), "the old request runs")
     assert old.cancel()
     new = client.submit("shoes", idempotency_key="k")
     assert new.result(DEADLINE_S).intent.text == "shoes"

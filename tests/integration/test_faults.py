@@ -13,7 +13,6 @@ from reclane.embedded import EmbeddedServer
 from reclane.settings import Settings
 from reclane.wire import decode_message, is_pending
 from reclane_worker.ending import EXIT_LANE, EXIT_STUCK
-from reclane_worker.local import WorkerProcess
 from reclane_worker.wait import QueueWatch
 from support import (
     DEADLINE_S,
@@ -23,12 +22,9 @@ from support import (
     assert_nothing_left,
     eventually,
     in_flight,
+    on_device,
     watch,
 )
-
-
-def on_device(worker: WorkerProcess) -> bool:
-    return "slowfault is on the device" in worker.log()
 
 
 def test_a_worker_killed_in_the_middle_of_a_batch_loses_nothing(

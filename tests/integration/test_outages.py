@@ -2,7 +2,6 @@
 process is ended from outside or dies of itself. Nothing is lost, and no innocent is condemned."""
 
 import contextlib
-import json
 import signal
 import threading
 import time
@@ -21,7 +20,6 @@ from reclane.operations import letters
 from reclane.probe import probe
 from reclane.settings import Settings
 from reclane_worker.ending import EXIT_LANE, EXIT_STUCK
-from reclane_worker.local import WorkerProcess
 from support import (
     DEADLINE_S,
     KEYS,
@@ -31,14 +29,12 @@ from support import (
     assert_nothing_left,
     eventually,
     missing,
+    on_device,
+    statistics,
     watch,
 )
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-
-
-def on_device(worker: WorkerProcess) -> bool:
-    return "slowfault is on the device" in worker.log()
 
 
 # ---- Redis
@@ -148,14 +144,10 @@ def test_one_key_asked_fifty_times_at_once_is_computed_once(
 
         answers = list(pool.map(ask, range(50)))
     assert all(answer == answers[0] for answer in answers)
-    eventually(lambda: computed(raw) == 1, "the worker says that it ran one request")
+    eventually(
+        lambda: statistics(raw).get("requests") == 1, "the worker says that it ran one request"
+    )
     assert worker.stop() == 0
-
-
-def computed(raw: "redis.Redis") -> int:
-    """How many requests the workers say they have run."""
-    found = (raw.hget(key, "stats") for key in raw.scan_iter(KEYS.worker("*")))
-    return sum(json.loads(stats)["requests"] for stats in found if stats)
 
 
 # ---- clocks

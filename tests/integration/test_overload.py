@@ -1,7 +1,6 @@
 """Too much work: who goes first, who is dropped, who is refused. Real server, real workers."""
 
 import asyncio
-import json
 import time
 from uuid import uuid4
 
@@ -19,6 +18,8 @@ from support import (
     StartWorker,
     assert_nothing_left,
     eventually,
+    on_device,
+    statistics,
     watch,
 )
 
@@ -48,12 +49,6 @@ def classes(leased: Leased) -> tuple[int, int]:
     """How many leased messages are interactive, and how many bulk."""
     bulk = sum(entry.bulk for entry in leased.entries)
     return len(leased.entries) - bulk, bulk
-
-
-def total(raw: "redis.Redis", counter: str) -> int:
-    """A counter of the only worker, as of its last renewal."""
-    (key,) = raw.scan_iter(KEYS.worker("*"))
-    return int(json.loads(raw.hget(key, "stats") or "{}").get(counter, 0))
 
 
 # ---- what a lease takes
@@ -106,7 +101,7 @@ def test_an_interactive_request_does_not_wait_for_a_backlog_of_bulk(
     worker = start_worker(ONE_BY_ONE, app="faulty_worker")
     with watch(raw) as published:
         bulk = push(raw, BULK, *["slowfault film"] * 5)
-        eventually(lambda: "slowfault is on the device" in worker.log(), "bulk is on the device")
+        eventually(lambda: on_device(worker), "bulk is on the device")
         handle = client.submit("film")
         handle.result(DEADLINE_S)
         ids = [KEYS.result(task_id) for task_id in (*bulk, handle.id)]
@@ -167,7 +162,7 @@ def test_what_cannot_be_answered_in_time_is_dropped_without_a_run(
         sent.extend(push(raw, INTERACTIVE, "film", deadline_s=0.5))
         key = KEYS.result(sent[-1])
         eventually(lambda: raw.exists(key), "it has an ending")
-        return total(raw, "too_late") > 0
+        return statistics(raw).get("too_late", 0) > 0
 
     eventually(dropped, "one is dropped while its deadline is still to come")
     assert "ended without a run: expired" in worker.log()
@@ -283,7 +278,6 @@ def test_a_worker_tells_its_pace_and_takes_it_back_when_it_goes(
     assert leaving.stop() == 0
     dying.kill()
     eventually(lambda: told() == {staying.pid}, "who is gone is forgotten")
-    (key,) = raw.scan_iter(KEYS.worker("*"))
-    stats = json.loads(raw.hget(key, "stats") or "{}")
+    stats = statistics(raw)
     assert stats["pace_per_s"] > 0
     assert set(stats["cost"]) == {"token_s", "batch_s"}

@@ -2,7 +2,7 @@
 as a typed failure and a dead letter."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -41,9 +41,28 @@ def end_of(worker: WorkerProcess, done: Callable[[], bool]) -> int | None:
     return worker.wait() if worker.ended() else None
 
 
-def assert_only_the_culprit_fails(
-    handles: Sequence[Handle], place: int, code: str, raw: "redis.Redis"
+@pytest.mark.parametrize("place", [FIRST, MIDDLE, LAST])
+@pytest.mark.parametrize(
+    ("fault", "code", "deaths"),
+    [
+        ("raisefault", "pipeline_error", []),
+        ("nanfault", "non_finite", []),
+        ("exitfault", "poison", [9] * 2),
+        ("hangfault", "poison", [EXIT_STUCK] * 2),
+    ],
+)
+def test_a_request_that_does_harm_fails_alone(
+    fault: str,
+    code: str,
+    deaths: list[int],
+    place: int,
+    client: Client,
+    raw: "redis.Redis",
+    start_worker: StartWorker,
 ) -> None:
+    """`deaths` are how its workers end before it is condemned."""
+    handles = a_batch(client, fault, place)
+    assert supervise(start_worker, lambda: all(handle.done() for handle in handles)) == deaths
     for number, handle in enumerate(handles):
         if number != place:
             assert handle.result(DEADLINE_S).items
@@ -53,39 +72,6 @@ def assert_only_the_culprit_fails(
     (letter,) = letters.newest(raw, KEYS)
     assert (letter.id, letter.code) == (handles[place].id, code)
     assert_nothing_left(raw)
-
-
-@pytest.mark.parametrize("place", [FIRST, MIDDLE, LAST])
-@pytest.mark.parametrize(
-    ("fault", "code"), [("raisefault", "pipeline_error"), ("nanfault", "non_finite")]
-)
-def test_a_request_that_the_model_cannot_take_fails_alone(
-    fault: str,
-    code: str,
-    place: int,
-    client: Client,
-    raw: "redis.Redis",
-    start_worker: StartWorker,
-) -> None:
-    handles = a_batch(client, fault, place)
-    start_worker(app="faulty_worker")
-    assert_only_the_culprit_fails(handles, place, code, raw)
-
-
-@pytest.mark.parametrize("place", [FIRST, MIDDLE, LAST])
-@pytest.mark.parametrize(("fault", "exit_code"), [("exitfault", 9), ("hangfault", EXIT_STUCK)])
-def test_a_request_that_ends_its_worker_is_condemned_alone(
-    fault: str,
-    exit_code: int,
-    place: int,
-    client: Client,
-    raw: "redis.Redis",
-    start_worker: StartWorker,
-) -> None:
-    handles = a_batch(client, fault, place)
-    codes = supervise(start_worker, lambda: all(handle.done() for handle in handles))
-    assert codes == [exit_code] * 2
-    assert_only_the_culprit_fails(handles, place, "poison", raw)
 
 
 def test_two_culprits_of_one_batch_are_told_apart(

@@ -32,7 +32,14 @@ from reclane_worker.rights import refused
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.triage import dead_letter
 from reclane_worker.wait import QueueWatch
-from support import DEADLINE_S, TEST_SERVER, StartWorker, eventually, redis_binary
+from support import (
+    DEADLINE_S,
+    TEST_SERVER,
+    StartWorker,
+    eventually,
+    on_device,
+    redis_binary,
+)
 
 SECRET = "zq:x/p@ss?#%;+&é w"
 DURABLE = {"appendonly": "yes", "appendfsync": "always"}
@@ -608,7 +615,7 @@ def test_redis_itself_serves_a_worker_that_is_killed_and_its_heir(start: StartWo
     with EmbeddedServer(DURABLE, binary=redis_binary()) as server, Client(server.url) as client:
         first = start(url=server.url, app="faulty_worker")
         handles = client.submit_many(["slowfault film", *(f"film {n}" for n in range(100))])
-        eventually(lambda: "slowfault is on the device" in first.log(), "a batch is on the device")
+        eventually(lambda: on_device(first), "a batch is on the device")
         first.kill()
         start(url=server.url)
         for handle in handles:

@@ -5,7 +5,6 @@ user namespace). Where the system allows neither, they share this machine's name
 but the names is tested all the same: workers tell each other apart by more than that.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -38,6 +37,7 @@ from support import (
     assert_each_once,
     assert_nothing_left,
     eventually,
+    statistics_of_all,
     watch,
 )
 
@@ -89,12 +89,7 @@ def leased(raw: "redis.Redis") -> list[str]:
 
 def answered(raw: "redis.Redis") -> dict[str, int]:
     """Worker id -> requests it ran, as of its last renewal."""
-    prefix = KEYS.worker("")
-    found = {}
-    for key in raw.scan_iter(KEYS.worker("*")):
-        stats = raw.hget(key, "stats")
-        found[key.decode().removeprefix(prefix)] = json.loads(stats)["requests"] if stats else 0
-    return found
+    return {one: told.get("requests", 0) for one, told in statistics_of_all(raw).items()}
 
 
 def freeze_while_holding(raw: "redis.Redis", worker: WorkerProcess, worker_id: str) -> int:

@@ -12,11 +12,11 @@ from reclane import wire
 from reclane.contract import Failure, RecommendRequest
 from reclane.errors import NotRequeueable, WireError
 from reclane.operations import messages
-from reclane.operations.facts import LaneFacts, read_statistics
+from reclane.operations.facts import LaneFacts
 from reclane.operations.lane_findings import judge_lane
 from reclane.operations.letters import message_for, read_letter, request_of
 from reclane.operations.queues import Overview, WorkerState, glimpse
-from reclane.probe import probe
+from reclane.probe import probe, read_statistics
 from reclane.settings import Settings
 from reclane_worker.lane import Entry
 from reclane_worker.triage import dead_letter

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,60 +50,51 @@ class CostLine:
 
     def __init__(self, initial_s: float = 1.0) -> None:
         self._seen: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
-        self._initial_s = initial_s
+        self._line = 0.0, initial_s
+        self._rate = 0.0  # mean seconds of a token
+        self._start_tokens = math.inf
 
     def learn(self, tokens: int, seconds: float) -> None:
+        """Fit again: once a batch, and it is asked many times."""
         self._seen.append((tokens, seconds))
+        count = len(self._seen)
+        mean_t = sum(t for t, _ in self._seen) / count
+        mean_s = sum(s for _, s in self._seen) / count
+        spread = sum((t - mean_t) ** 2 for t, _ in self._seen)
+        slope = sum((t - mean_t) * (s - mean_s) for t, s in self._seen) / spread if spread else 0.0
+        slope = max(0.0, slope)
+        start_s = mean_s - slope * mean_t
+        tells = count >= _TELLING and slope > 0 and spread / count > (_UNLIKE * mean_t) ** 2
+        self._line = slope, start_s
+        self._rate = mean_s / max(mean_t, 1.0)
+        self._start_tokens = max(0.0, start_s / slope) if tells else math.inf
 
     def line(self) -> tuple[float, float]:
         """a, seconds for each padded token, and b, seconds for each batch: least squares, or the
         mean alone where batches of one size, or noise, give no rising line. Any thread may ask."""
-        seen = tuple(self._seen)
-        if not seen:
-            return 0.0, self._initial_s
-        mean_t, mean_s = _means(seen)
-        spread = sum((t - mean_t) ** 2 for t, _ in seen)
-        slope = sum((t - mean_t) * (s - mean_s) for t, s in seen) / spread if spread else 0.0
-        slope = max(0.0, slope)
-        return slope, mean_s - slope * mean_t
+        return self._line
 
     def start_tokens(self) -> float:
         """What starting a batch costs, in tokens; infinite where batches were too much alike to
         tell that from what a token costs."""
-        seen = tuple(self._seen)
-        slope, start_s = self.line()
-        if len(seen) < _TELLING or not slope:
-            return math.inf
-        mean_t, _ = _means(seen)
-        spread = sum((t - mean_t) ** 2 for t, _ in seen) / len(seen)
-        return max(0.0, start_s / slope) if spread > (_UNLIKE * mean_t) ** 2 else math.inf
+        return self._start_tokens
 
     def expect(self, tokens: int) -> float:
         """Seconds by the line: neither cautious nor bold."""
-        slope, start_s = self.line()
+        slope, start_s = self._line
         return max(0.0, slope * tokens + start_s)
 
     def predict(self, tokens: int) -> float:
         """By the line, but never below the mean cost of a token times `tokens`: a line fitted
         to batches of one size says little about much longer ones."""
-        return max(self.expect(tokens), self._rate() * tokens)
+        return max(self.expect(tokens), self._rate * tokens)
 
     def tokens_within(self, seconds: float) -> int:
         """How many padded tokens are predicted to take so long at most; at least 1."""
-        slope, start_s = self.line()
+        slope, start_s = self._line
         by_line = (seconds - start_s) / slope if slope else math.inf
-        by_rate = seconds / self._rate() if self._rate() else math.inf
+        by_rate = seconds / self._rate if self._rate else math.inf
         return int(max(1.0, min(by_line, by_rate, _MOST_TOKENS)))
-
-    def _rate(self) -> float:
-        if not self._seen:
-            return 0.0
-        mean_t, mean_s = _means(self._seen)
-        return mean_s / max(mean_t, 1.0)
-
-
-def _means(seen: Collection[tuple[int, float]]) -> tuple[float, float]:
-    return sum(t for t, _ in seen) / len(seen), sum(s for _, s in seen) / len(seen)
 
 
 def slice_tokens(cost: CostLine, seconds: float, limits: Limits) -> int:

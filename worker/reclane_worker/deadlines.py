@@ -3,6 +3,7 @@
 Times are seconds since the epoch by Redis's clock, None or infinity where nobody set one.
 """
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
@@ -71,14 +72,14 @@ def too_late(
     is the seconds that some of it, given by index, would take.
 
     While somebody's deadline is before the end of the batch, the most urgent is given up: it
-    would make the others late, too.
+    would make the others late, too. A smaller batch never costs more, so how many is found by
+    halving.
     """
-    left = set(range(len(expires)))
     urgent = sorted((at, index) for index, at in enumerate(expires) if at is not None)
-    late: list[int] = []
-    for at, index in urgent:
-        if begin + cost(left) <= at:
-            break
-        left.discard(index)
-        late.append(index)
-    return late
+    order = [index for _, index in urgent]
+
+    def saved(given_up: int) -> bool:
+        left = set(range(len(expires))).difference(order[:given_up])
+        return begin + cost(left) <= urgent[given_up][0]
+
+    return order[: bisect_left(range(len(order)), True, key=saved)]

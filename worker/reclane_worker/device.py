@@ -14,14 +14,12 @@ from reclane_worker.settings import WorkerSettings
 _T = TypeVar("_T")
 
 MAX_CPU_THREADS: Final = 4
+LATE_S: Final = 2.0  # past its predicted end, work is worth a word
 
 
 def bound_s(predicted_s: float) -> float:
     """How long work may take before it counts as stuck, in seconds."""
     return 5.0 + 4.0 * predicted_s
-
-
-LATE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)

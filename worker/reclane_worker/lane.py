@@ -141,8 +141,7 @@ class Lane:
     def _lease(
         self, batch_id: int, limit: int, queues: Sequence[str], bulk: tuple[int, int]
     ) -> Leased:
-        lists = self._keys.lane_lists(queues)
-        interactive = len(self._keys.lane_lists([q for q in queues if not names.is_bulk(q)]))
+        interactive = self._keys.lane_lists([q for q in queues if not names.is_bulk(q)])
         keys = [
             self._keys.leases,
             self._inflight,
@@ -150,10 +149,11 @@ class Lane:
             self._keys.incarnations,
             self._keys.scheduled,
             self._keys.attempts,
-            *lists,
+            *interactive,
+            *self._keys.lane_lists([q for q in queues if names.is_bulk(q)]),
         ]
         bounds = self._settings.lease_ms, batch_id, limit, self._settings.lease_bytes
-        reply = self._run("lease", keys, *bounds, interactive, *bulk, self._incarnation)
+        reply = self._run("lease", keys, *bounds, len(interactive), *bulk, self._incarnation)
         entries = tuple(
             Entry(
                 reply[i].decode(),

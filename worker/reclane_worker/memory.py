@@ -100,12 +100,13 @@ class InMemory(Generic[_In]):
     ) -> list[_Out | Failure]:
         """`work` on all of a batch; one that does not fit even alone fails."""
         single = len(batch) == 1
-        if single or self._size(batch) <= self.cap.tokens:
-            done = self._attempt(work, batch, self._turns.beside_others)
+        size = max(self._padded_tokens(batch), len(batch))  # a history alone has no tokens
+        if single or size <= self.cap.tokens:
+            done = self._attempt(work, batch, size, self._turns.beside_others)
             if done is not None:
                 return [*done]
         if single:  # what ran beside it may have had the memory
-            done = self._attempt(work, batch, self._turns.alone)
+            done = self._attempt(work, batch, size, self._turns.alone)
             return [OUT_OF_MEMORY] if done is None else [*done]
         middle = len(batch) // 2
         return self.run(work, batch[:middle]) + self.run(work, batch[middle:])
@@ -114,10 +115,10 @@ class InMemory(Generic[_In]):
         self,
         work: Callable[[Sequence[_In]], list[_Out]],
         batch: Sequence[_In],
+        size: int,
         turn: Callable[[], AbstractContextManager[None]],
     ) -> list[_Out] | None:
         """What `work` gives, or None where memory ran out."""
-        size = self._size(batch)
         try:
             with turn():
                 done = work(batch)
@@ -134,9 +135,6 @@ class InMemory(Generic[_In]):
             *(len(batch), size, self.cap.tokens),
         )
         return None
-
-    def _size(self, batch: Sequence[_In]) -> int:
-        return max(self._padded_tokens(batch), len(batch))  # a history alone has no tokens
 
 
 def is_out_of_memory(error: Exception) -> bool:

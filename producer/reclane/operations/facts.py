@@ -1,6 +1,5 @@
 """Collects what doctor judges. A command that Redis refuses leaves None, never an error."""
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import redis
 from reclane import names
 from reclane.operations import access
 from reclane.operations.queues import Overview, overview
+from reclane.probe import read_statistics
 
 PINGS: Final = 20
 MAX_SCANNED_STEPS: Final = 1_000
@@ -133,15 +133,6 @@ def _statistics(client: Any, keys: names.Keys, workers: list[str]) -> dict[str, 
     for worker in workers:
         found[worker] = read_statistics(client.hget(keys.worker(worker), "stats"))
     return found
-
-
-def read_statistics(stored: bytes | None) -> dict[str, Any]:
-    """Counters and versions as a worker published them; what cannot be read says nothing."""
-    try:
-        value = json.loads(stored or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _orphans(client: Any, keys: names.Keys) -> dict[str, int] | None:
