@@ -5,7 +5,7 @@ Written from worker/LANE.md. Lists are as in Redis: pushed at the front, served 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha1
@@ -42,12 +42,27 @@ class Pending:
 
 
 Stored = Pending | bytes
+Crashes = Counter[str]  # of a message, under '', and of its parts
 Sent = tuple[str, bytes]  # channel, data
 
 
 def parse(name: bytes) -> Field:
     incarnation, batch, position = map(int, name.split(b":"))
     return incarnation, batch, position
+
+
+def crashes(counted: bytes) -> Crashes:
+    """`1 3:2` as recover.lua writes it."""
+    whole, *parts = counted.decode().split()
+    return +Crashes({"": int(whole)} | {p: int(n) for p, n in (one.split(":") for one in parts)})
+
+
+def blame(started: Iterable[bytes], held: Collection[bytes]) -> Iterator[tuple[bytes, str]]:
+    """Each field that is held, and its part or ''."""
+    for name in started:
+        field, _, part = name.partition(b"#")
+        if field in held:
+            yield field, part.decode()
 
 
 def digest(message: bytes) -> str:
@@ -73,7 +88,7 @@ class Spec:
         self.incarnations = 0
         self.paces: set[str] = set()
         self.results: dict[str, Stored] = {}
-        self.attempts: Counter[str] = Counter()
+        self.attempts: dict[str, Crashes] = {}
         self.letters: list[bytes] = []
         self.pushes: Counter[bytes] = Counter()
         self.published: list[Sent] = []
@@ -117,7 +132,7 @@ class Spec:
         reply: list[Any] = [record.incarnation, None, min(self.scheduled.values(), default=-1)]
         for name in fields:
             origin, message = held[name].split(b"\n", 1)
-            reply += [name, origin, message, self.attempts[digest(message)]]
+            reply += [name, origin, message, self.attempts.get(digest(message), Crashes())]
         return reply
 
     def start(self, keys: Sequence[str], arguments: Sequence[bytes]) -> Reply:
@@ -138,8 +153,8 @@ class Spec:
                 continue
             message = entry.split(b"\n", 1)[1]
             self.attempts.pop(digest(message), None)
-            if letter:
-                self.letters = [letter, *self.letters][:bound]
+            self.letters = [*letter.split(b"\n")[::-1], *self.letters] if letter else self.letters
+            self.letters = self.letters[:bound]
             told = self._store(key.decode(), meta, read(message).digest) if meta else []
             late += [name] if told is None else []
             self._tell([*(told or []), *channels.decode().split()], task_id)
@@ -173,10 +188,11 @@ class Spec:
             if worker == arguments[0].decode():
                 continue
             held = self.inflight.get(worker, {})
-            blamed = [held[name] for name in self.records[worker].started if name in held]
-            for entry in blamed:
-                self.attempts[digest(entry.split(b"\n", 1)[1])] += 1
-            report += [worker.encode(), len(held), len(blamed)]
+            blamed = set(blame(self.records[worker].started, held))
+            for name, part in blamed:
+                one = digest(held[name].split(b"\n", 1)[1])
+                self.attempts[one] = self.attempts.get(one, Crashes()) + Crashes([part])
+            report += [worker.encode(), len(held), len({name for name, _ in blamed})]
             self._return_all(worker)
             del self.records[worker], self.lapsed[worker]
             self.paces.discard(worker)

@@ -12,16 +12,17 @@ from typing import Any
 
 import redis
 
-from lane_spec import FAR, Pending, Record, Spec
+from lane_spec import FAR, Crashes, Pending, Record, Spec, blame, crashes, digest
 from reclane import _outgoing, names, wire
 from reclane._outbox import ENQUEUE
 from reclane.contract import Failure
 from reclane.operations import letters, purging
-from reclane_worker.lane import Ending, Entry, Lane
+from reclane_worker.lane import Ending, Entry, Lane, part_of
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.triage import Job, celery_failed, decode, end_with, triage
 
 KEYS = names.Keys()
+Blamed = tuple[str, str]  # a message's digest, and its part or ''
 NOW = 1_700_000_000.0  # s; what simulated workers take for the time
 MAX_ATTEMPTS = 2
 KEPT_COPIES = 12
@@ -47,12 +48,12 @@ class State:
     records: dict[str, Record]
     results: dict[str, bytes]
     ttl_s: dict[str, int]
-    attempts: dict[str, int]
+    attempts: dict[str, Crashes]
     paces: set[str]
     letters: list[bytes]
     published: list[tuple[str, bytes]]
     ran: list[str]  # scripts, since the state before
-    blamed: list[bytes]  # messages that a recovery found started, since the state before
+    blamed: list[Blamed]  # what a recovery found started, since the state before
 
     def messages(self) -> list[bytes]:
         """Every message that is anywhere, once for each place."""
@@ -73,7 +74,7 @@ class Network:
         self.copies: list[tuple[Any, ...]] = []
         self.workers: set[str] = set()
         self._ran: list[str] = []
-        self._blamed: list[bytes] = []
+        self._blamed: list[Blamed] = []
         self._published: list[tuple[str, bytes]] = []
         self._pubsub = self.raw.pubsub()
         self._pubsub.psubscribe("*")
@@ -142,14 +143,15 @@ class Network:
         self._published += sent
         return got
 
-    def _recoverable(self, caller: str) -> list[bytes]:
+    def _recoverable(self, caller: str) -> list[Blamed]:
         """What a recovery may count a crash for now: started, by a worker that has lapsed."""
         found = []
         for worker, score in self.raw.zrange(KEYS.leases, 0, -1, withscores=True):
             held = self.raw.hgetall(KEYS.inflight(worker.decode()))
             started = (self.raw.hget(KEYS.worker(worker.decode()), "started") or b"").split(b"\n")
             if worker.decode() != caller and score <= LAPSED:
-                found += [held[name].split(b"\n", 1)[1] for name in started if name in held]
+                for name, part in set(blame(started, held)):
+                    found.append((digest(held[name].split(b"\n", 1)[1]), part))
         return found
 
     def _hear(self) -> list[tuple[str, bytes]]:
@@ -211,7 +213,7 @@ class Network:
             records={w: _record(h) for w, h in zip(workers, hashes[1::2], strict=True) if h},
             results={i: one for i, one in zip(ids, stored, strict=True) if one is not None},
             ttl_s=dict(zip(ids, ttls, strict=True)),
-            attempts={one.decode(): int(count) for one, count in attempts.items()},
+            attempts={one.decode(): crashes(counted) for one, counted in attempts.items()},
             paces={worker.decode() for worker in paces},
             letters=dead,
             published=self._published,
@@ -229,7 +231,7 @@ class Network:
         agree("in flight", state.inflight, {w: held for w, held in spec.inflight.items() if held})
         agree("leases", set(state.leases), set(spec.lapsed))
         agree("workers", state.records, spec.records)
-        agree("attempts", state.attempts, dict(spec.attempts))
+        agree("attempts", state.attempts, spec.attempts)
         agree("paces", state.paces, spec.paces)
         agree("letters", state.letters, spec.letters)
         results = {KEYS.result(i): _result(meta) for i, meta in state.results.items()}
@@ -255,7 +257,9 @@ def _sha(text: str) -> str:
 
 def _comparable(name: str, reply: Any) -> Any:
     if name == "lease":
-        return [reply[0], *reply[2:]]
+        counted = [crashes(one) if isinstance(one, bytes) else one for one in reply[6::4]]
+        taken = [one for at, one in enumerate(reply[3:]) if at % 4 < 3]
+        return [reply[0], reply[2], *taken, *counted]
     return [*map(sorted, reply)] if name == "commit" else reply
 
 
@@ -302,10 +306,12 @@ class Worker:
         self.batch += 1
         self.known |= {entry.field: entry for entry in leased.entries}
 
-    def begin(self, entries: Sequence[Entry], now: float) -> None:
-        """Start and check messages; what is decided here is carried out later."""
+    def begin(self, entries: Sequence[Entry], now: float, parts: int) -> None:
+        """Start messages, or some parts of them, and check them; what is decided here is carried
+        out later."""
         fields = [entry.field for entry in entries]
-        if not self.lane.start([*self.decided, *fields]):
+        started = [part_of(name, n) for name in fields for n in range(parts)] or fields
+        if not self.lane.start([*self.decided, *started]):
             self.drop(fields)
             return
         now_ms = int(now * 1e3)

@@ -31,6 +31,8 @@ MAX_FILTERS: Final = 32
 MAX_FILTER_VALUES: Final = 1_000
 MAX_FIELDS: Final = 64
 MAX_REQUEST_BYTES: Final = 262_144
+MAX_CHUNK: Final = 500  # requests in one message
+MAX_CHUNK_ITEMS: Final = 20_000  # their k together: some 3.5 MB of answers
 
 DELIVERY_FIELDS: Final = frozenset({"deadline_s", "idempotency_key"})
 """Fields that say how an answer is delivered, not what it says. Requests that are equal in all
@@ -211,6 +213,12 @@ class Failure(_Model):
     retry: bool = False
 
 
+class ManyAnswers(_Model):
+    """The answer to a chunk: an answer or a failure for each request, in their order."""
+
+    answers: tuple[Recommendation | Failure, ...] = Field(strict=False)
+
+
 _SHOWN_CHARS: Final = 100
 
 
@@ -230,6 +238,36 @@ def parse_request(data: Any) -> RecommendRequest:
         return RecommendRequest.model_validate(data)
     except ValidationError as error:
         raise InvalidRequest(explain_validation(error)) from None
+
+
+def parse_chunk(data: Any) -> list[RecommendRequest | Failure]:
+    """The requests of a chunk; one that is wrong becomes a failure and leaves the others alone.
+
+    Raises:
+        InvalidRequest: it is no list of 1 to MAX_CHUNK requests, or they ask for more than
+            MAX_CHUNK_ITEMS items together.
+    """
+    if not isinstance(data, list | tuple) or not 1 <= len(data) <= MAX_CHUNK:
+        raise InvalidRequest(f"requests: give a list of 1 to {MAX_CHUNK}; split longer ones")
+    chunk = [_part(one) for one in data]
+    items = sum(one.k for one in chunk if isinstance(one, RecommendRequest))
+    if items > MAX_CHUNK_ITEMS:
+        raise InvalidRequest(
+            f"requests: they ask for {items} items together, limit {MAX_CHUNK_ITEMS}; "
+            "lower k or split the chunk"
+        )
+    return chunk
+
+
+def _part(data: Any) -> RecommendRequest | Failure:
+    try:
+        request = parse_request(data)
+    except InvalidRequest as error:
+        return Failure(code=error.code, message=str(error))
+    if request.deadline_s is not None or request.idempotency_key is not None:
+        text = "deadline_s, idempotency_key: a chunk ends as a whole; set expires on its message"
+        return Failure(code=InvalidRequest.code, message=text)
+    return request
 
 
 def explain_validation(error: ValidationError) -> str:

@@ -9,6 +9,8 @@ from typing import Final
 
 # Tasks
 RECOMMEND: Final = "reclane.recommend"
+RECOMMEND_MANY: Final = "reclane.recommend_many"
+LANE_TASKS: Final = (RECOMMEND, RECOMMEND_MANY)
 
 # Queues: the lane takes from LANE_QUEUES in this order, Celery itself from TASKS_QUEUE.
 INTERACTIVE_QUEUE: Final = "reclane.interactive"
@@ -31,9 +33,14 @@ def priority_list(queue: str, priority: int = 0) -> str:
     return f"{queue}{_PRIORITY_SEPARATOR}{step}" if step else queue
 
 
+def queue_of(origin: str) -> str:
+    """The queue that a list, unprefixed, is one of."""
+    return origin.partition(_PRIORITY_SEPARATOR)[0]
+
+
 def is_bulk(origin: str) -> bool:
     """Whether a list, unprefixed, is one of the bulk queue's."""
-    return origin.partition(_PRIORITY_SEPARATOR)[0] == BULK_QUEUE
+    return queue_of(origin) == BULK_QUEUE
 
 
 def notify_channel(client_id: str) -> str:

@@ -33,6 +33,7 @@ from reclane.contract import (
     RecommendRequest,
     TimingMs,
     Versions,
+    parse_chunk,
     parse_request,
 )
 from reclane.embedded import EmbeddedServer
@@ -177,20 +178,29 @@ class StubWorker:
 
     def _answer_one(self, message: wire.Message, now: float) -> None:
         try:
-            if message.task != names.RECOMMEND:
+            if message.task not in names.LANE_TASKS:
                 raise RequestFailed(f"this queue takes {names.RECOMMEND}", "unknown_task")
-            request = parse_request(message.request_fields())
+            many = message.task == names.RECOMMEND_MANY
+            chunk: list[RecommendRequest | Failure] = (
+                parse_chunk(message.chunk_fields())
+                if many
+                else [parse_request(message.request_fields())]
+            )
         except (InvalidRequest, WireError, RequestFailed) as error:
             self._store(message.id, _failed(message.id, error, now, message.digest), message)
             return
         with self._changed:
             answer, silent = self._answer, self._silent
-            self._seen.append(request)
+            self._seen += [one for one in chunk if isinstance(one, RecommendRequest)]
             self._changed.notify_all()
         if silent:
             return
         try:
-            result = _recommendation(request, answer, message, now)
+            result = (
+                {"answers": [_part(one, answer, message, now) for one in chunk]}
+                if many
+                else _answered(chunk[0], answer, message, now)
+            )
         except RequestFailed as error:
             self._store(message.id, _failed(message.id, error, now, message.digest), message)
         except Exception as error:
@@ -198,7 +208,7 @@ class StubWorker:
             said = RequestFailed(f"the answer function raised {type(error).__name__}", "stub")
             self._store(message.id, _failed(message.id, said, now, message.digest), message)
         else:
-            meta = wire.encode_success(message.id, _as_stored(result, request), now, message.digest)
+            meta = wire.encode_success(message.id, result, now, message.digest)
             self._store(message.id, meta, message)
 
     def _is_answered(self, task_id: str) -> bool:
@@ -223,6 +233,28 @@ def _failed(
     retry = isinstance(error, RequestFailed) and error.retry
     failure = Failure(code=error.code, message=text, retry=retry)
     return wire.encode_failure(task_id, failure, now, digest)
+
+
+def _part(
+    one: RecommendRequest | Failure, answer: Answer | Failure, message: wire.Message, now: float
+) -> dict[str, Any]:
+    """What stands in a chunk's place: an answer, or a failure that leaves the others alone."""
+    try:
+        return _answered(one, answer, message, now)
+    except RequestFailed as error:
+        failure = Failure(code=error.code, message=error.message, retry=error.retry)
+        return failure.model_dump()
+
+
+def _answered(
+    one: RecommendRequest | Failure, answer: Answer | Failure, message: wire.Message, now: float
+) -> dict[str, Any]:
+    """Raises:
+    RequestFailed: the request is wrong, or the test told the stub to fail.
+    """
+    if isinstance(one, Failure):
+        raise RequestFailed(one.message, one.code, one.retry)
+    return _as_stored(_recommendation(one, answer, message, now), one)
 
 
 def _recommendation(

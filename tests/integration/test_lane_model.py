@@ -209,12 +209,12 @@ class LaneMachine(RuleBasedStateMachine):
         worker.call(lambda: worker.lease(limit, min(kept, limit)), fate)
 
     @precondition(undecided)
-    @rule(which=WHICH, count=FEW, late=LATENESS, fate=FATES)
-    def begin(self, which: int, count: int, late: bool, fate: Fate) -> None:
+    @rule(which=WHICH, count=FEW, late=LATENESS, fate=FATES, parts=st.integers(0, 2))
+    def begin(self, which: int, count: int, late: bool, fate: Fate, parts: int = 0) -> None:
         """Start messages and decide what becomes of them."""
         worker = one_of(self.undecided(), which)
         entries = worker.undecided()[:count]
-        worker.call(lambda: worker.begin(entries, LATE if late else NOW), fate)
+        worker.call(lambda: worker.begin(entries, LATE if late else NOW, parts), fate)
 
     @precondition(decided)
     @rule(which=WHICH, count=FEW, outcome=OUTCOME, fate=FATES)
@@ -392,7 +392,12 @@ BROKEN = {
         "for i = 1, #due_now",
     ),
     "recovery leaves the lease": ("recover", "redis.call('ZREM', KEYS[1], id)", ""),
-    "recovery blames the innocent": ("recover", "if started[row[1]] then", "if true then"),
+    "recovery blames the innocent": (
+        "recover",
+        "local parts = started[row[1]]",
+        "local parts = started[row[1]] or {['']=true}",
+    ),
+    "recovery blames all of a chunk": ("recover", "'^([^#]+)#?(%d*)$'", "'^([^#]+)(%d*)'"),
     "recovery turns the order round": ("recover", "return a[4] > b[4]", "return a[4] < b[4]"),
     "given back, and kept": (
         "give_back",

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import redis
+from celery import Celery
 
-from reclane import Client, Handle, ReclaneError, RequestFailed
+from reclane import Client, Handle, ReclaneError, RequestFailed, names
 from reclane.operations import letters
 from reclane_worker.ending import EXIT_STUCK
 from reclane_worker.local import WorkerProcess
@@ -19,9 +20,12 @@ SETTINGS = {"RECLANE_MAX_ATTEMPTS": "2"}
 
 
 def a_batch(client: Client, fault: str, place: int) -> list[Handle]:
+    return client.submit_many(texts_with(fault, place))
+
+
+def texts_with(fault: str, place: int) -> list[str]:
     """Equally long requests, no two alike, so that the batch has them in this order."""
-    texts = [f"film {'shoes' if n != place else fault} number{n}" for n in range(BATCH)]
-    return client.submit_many(texts)
+    return [f"film {'shoes' if n != place else fault} number{n}" for n in range(BATCH)]
 
 
 def supervise(start_worker: StartWorker, done: Callable[[], bool]) -> list[int]:
@@ -88,4 +92,57 @@ def test_two_culprits_of_one_batch_are_told_apart(
         else:
             assert handle.result(0).items
     assert raw.llen(KEYS.dead_letters) == 2
+    assert_nothing_left(raw)
+
+
+@pytest.mark.parametrize("place", [FIRST, MIDDLE, LAST])
+@pytest.mark.parametrize(
+    ("fault", "code", "deaths"),
+    [
+        ("raisefault", "pipeline_error", []),
+        ("nanfault", "non_finite", []),
+        ("exitfault", "poison", [9] * 2),
+        ("hangfault", "poison", [EXIT_STUCK] * 2),
+        ("tokenisefault", "poison", [9] * 3),  # once before it is known which one is read
+    ],
+)
+def test_a_request_that_does_harm_in_a_chunk_fails_alone(
+    fault: str,
+    code: str,
+    deaths: list[int],
+    place: int,
+    stock: Celery,
+    raw: "redis.Redis",
+    start_worker: StartWorker,
+) -> None:
+    chunk = [{"query": text} for text in texts_with(fault, place)]
+    result = stock.send_task(names.RECOMMEND_MANY, args=[chunk], queue=names.BULK_QUEUE)
+    assert supervise(start_worker, lambda: raw.exists(KEYS.result(result.id)) == 1) == deaths
+    answers = result.get(timeout=DEADLINE_S)["answers"]
+    assert [answer.get("code") for answer in answers] == [
+        code if number == place else None for number in range(BATCH)
+    ]
+    assert all(answer["items"] for answer in answers if "code" not in answer)
+    (letter,) = letters.newest(raw, KEYS)
+    assert (letter.id, letter.code) == (f"{result.id}.{place}", code)
+    assert letters.request_of(letter) == chunk[place]
+    assert_nothing_left(raw)
+
+
+def test_culprits_of_one_chunk_are_told_apart_and_company_is_no_guilt(
+    stock: Celery, client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    texts = [f"film exitfault{' ' if n in (3, 41) else ''}number{n}" for n in range(60)]
+    texts[20] = ""
+    handles = client.submit_many(["film one", "film two"])
+    chunk = [{"query": text} for text in texts]
+    result = stock.send_task(names.RECOMMEND_MANY, args=[chunk], queue=names.BULK_QUEUE)
+    supervise(start_worker, lambda: raw.exists(KEYS.result(result.id)) == 1)
+    answers = result.get(timeout=DEADLINE_S)["answers"]
+    failed = {n: answer["code"] for n, answer in enumerate(answers) if "code" in answer}
+    assert failed == {3: "poison", 20: "invalid_request", 41: "poison"}
+    assert all(handle.result(DEADLINE_S).items for handle in handles)
+    assert {letter.id for letter in letters.newest(raw, KEYS)} == {
+        f"{result.id}.{place}" for place in (3, 41)
+    }
     assert_nothing_left(raw)

@@ -14,6 +14,7 @@ from reclane.contract import (
     AnyOf,
     Eq,
     In,
+    ManyAnswers,
     Range,
     Recommendation,
     RecommendRequest,
@@ -118,6 +119,8 @@ def test_the_documented_limits_are_the_limits() -> None:
         "MAX_FILTER_VALUES": 1_000,
         "MAX_FIELDS": 64,
         "MAX_REQUEST_BYTES": 262_144,
+        "MAX_CHUNK": 500,
+        "MAX_CHUNK_ITEMS": 20_000,
     }
 
 
@@ -359,7 +362,11 @@ def test_an_answer_survives_json() -> None:
 
 @pytest.mark.parametrize(
     ("model", "name"),
-    [(RecommendRequest, "request_v1.json"), (Recommendation, "answer_v1.json")],
+    [
+        (RecommendRequest, "request_v1.json"),
+        (Recommendation, "answer_v1.json"),
+        (ManyAnswers, "chunk_v1.json"),
+    ],
 )
 def test_todays_models_read_the_golden_file_and_write_the_same(
     model: type[BaseModel], name: str

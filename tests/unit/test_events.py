@@ -56,10 +56,10 @@ def test_a_broken_channel_costs_events_and_nothing_else() -> None:
     events = TaskEvents(worker(broken))
     events.start()
     for _ in range(3):
-        events.started([job()])
+        events.started([message()])
     for _ in range(3):
         assert tried.acquire(timeout=DEADLINE_S)
-    events.started([job(), job()])
+    events.started([message(), message()])
     eventually(lambda: events.dropped == 5, "all are counted as dropped")
     events.stop()
     assert not events.is_alive()
@@ -68,7 +68,7 @@ def test_a_broken_channel_costs_events_and_nothing_else() -> None:
 def test_a_stalled_channel_drops_what_is_over_the_bound() -> None:
     events = TaskEvents(worker())  # nobody takes from it: the thread does not run
     for _ in range(MAX_WAITING + 2):
-        events.started([job(), job()])
+        events.started([message(), message()])
     assert events.dropped == 4
     assert len(waiting(events)) == 2 * MAX_WAITING
 
@@ -93,7 +93,7 @@ def test_nothing_is_kept_unless_task_events_are_enabled(
 def test_nothing_is_kept_before_celerys_consumer_is_there() -> None:
     for early in (SimpleNamespace(), SimpleNamespace(consumer=SimpleNamespace())):
         events = TaskEvents(early)
-        events.started([job()])
+        events.started([message()])
         assert waiting(events) == []
 
 

@@ -65,8 +65,8 @@ def test_a_prefixed_result_key_is_the_one_that_celery_uses() -> None:
 
 
 def test_public_names_stay() -> None:
-    assert (names.RECOMMEND, names.INTERACTIVE_QUEUE, names.BULK_QUEUE, names.TASKS_QUEUE) == (
-        "reclane.recommend",
+    assert names.LANE_TASKS == ("reclane.recommend", "reclane.recommend_many")
+    assert (names.INTERACTIVE_QUEUE, names.BULK_QUEUE, names.TASKS_QUEUE) == (
         "reclane.interactive",
         "reclane.bulk",
         "reclane.tasks",

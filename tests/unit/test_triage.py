@@ -80,7 +80,7 @@ def failure_of(one: module.Ended) -> RequestFailed:
 
 
 def letter_of(one: module.Ended) -> dict[str, Any]:
-    letter: dict[str, Any] = json.loads(one.ending.dead_letter)
+    letter: dict[str, Any] = json.loads(one.ending.dead_letters)
     return letter
 
 
@@ -141,7 +141,7 @@ def test_every_message_ends_up_in_exactly_one_place() -> None:
 def test_an_answered_message_ends_without_a_second_result() -> None:
     one = ended(message(), stored={"t-1": ANSWER})
     assert one.reason == "answered"
-    assert (one.ending.meta, one.ending.dead_letter) == (b"", b"")
+    assert (one.ending.meta, one.ending.dead_letters) == (b"", b"")
     assert (one.ending.channel, one.ending.task_id) == (CHANNEL, "t-1")
 
 
@@ -155,7 +155,7 @@ def test_a_revoked_or_expired_message_ends_as_revoked(
     one = ended(message(**changes), **known)
     found = wire.outcome(wire.decode_result(one.ending.meta))
     assert isinstance(found, RequestRevoked)
-    assert (found.code, one.reason, one.ending.dead_letter) == (reason, reason, b"")
+    assert (found.code, one.reason, one.ending.dead_letters) == (reason, reason, b"")
 
 
 def test_a_message_expires_at_its_very_moment_and_not_before() -> None:
@@ -192,7 +192,7 @@ def test_a_keyed_message_lives_as_long_as_its_placeholder_says() -> None:
 
 def test_a_keyed_message_whose_key_waits_for_another_request_is_dropped_in_silence() -> None:
     one = ended(keyed(), stored={"t-1": placeholder(digest="b" * 40)})
-    assert (one.reason, one.ending.meta, one.ending.dead_letter) == ("superseded", b"", b"")
+    assert (one.reason, one.ending.meta, one.ending.dead_letters) == ("superseded", b"", b"")
 
 
 def test_a_stored_revocation_need_not_be_kept_once_its_message_was_dropped() -> None:
@@ -255,7 +255,7 @@ def test_an_unknown_task_is_a_typed_failure_and_a_dead_letter() -> None:
 def test_an_invalid_request_is_a_typed_failure_and_no_dead_letter(fields: dict[str, Any]) -> None:
     one = ended(message(fields))
     assert failure_of(one).code == "invalid_request"
-    assert one.ending.dead_letter == b""
+    assert one.ending.dead_letters == b""
 
 
 def test_an_invalid_request_is_never_quoted() -> None:
@@ -335,7 +335,7 @@ def test_an_answer_notifies_only_a_reclane_client(reply_to: str, told: str) -> N
     (job,) = sort(entry(message(reply_to=reply_to))).jobs
     ending = end_with(job, b"meta", None, NOW_MS)
     assert (ending.field, ending.task_id, ending.meta) == ("1:0:0", "t-1", b"meta")
-    assert (ending.channel, ending.dead_letter) == (told, b"")
+    assert (ending.channel, ending.dead_letters) == (told, b"")
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_what_the_model_cannot_take_is_kept_as_a_dead_letter(code: str, kept: bo
     (job,) = sort(entry(message())).jobs
     ending = end_with(job, b"meta", Failure(code=code, message="no"), NOW_MS)
     assert ending.meta == b"meta"
-    assert bool(ending.dead_letter) is kept
+    assert bool(ending.dead_letters) is kept
 
 
 def test_ignore_result_stores_no_answer() -> None:
@@ -394,7 +394,7 @@ def test_a_message_over_the_bound_is_refused_without_parsing_but_with_its_id() -
     read, bad = module.decode([entry(raw)], NOW_MS, 3)
     assert not read
     assert (bad[0].reason, bad[0].ending.task_id) == ("too_large", "big-1")
-    assert len(bad[0].ending.dead_letter) < 1_500_000
+    assert len(bad[0].ending.dead_letters) < 1_500_000
 
 
 def test_a_message_that_kills_whoever_reads_it_is_condemned_without_being_read() -> None:

@@ -5,16 +5,19 @@
 producer or `celery inspect` may load this app cheaply.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
 from reclane import names, wire
-from reclane.contract import parse_request
+from reclane.contract import Failure, RecommendRequest, parse_chunk, parse_request
 from reclane.errors import InvalidRequest, RequestFailed, WireError
 from reclane_worker.celery_side.finisher import answer_or_raise, computed
 from reclane_worker.celery_side.same_redis import celery_redis
+from reclane_worker.chunks import many_answers
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.step import LaneStep
 
@@ -34,7 +37,10 @@ def configuration() -> dict[str, Any]:
         "result_serializer": "json",
         "result_expires": settings.result_ttl_s,
         "task_default_queue": names.TASKS_QUEUE,
-        "task_routes": {names.RECOMMEND: {"queue": names.INTERACTIVE_QUEUE}},
+        "task_routes": {
+            names.RECOMMEND: {"queue": names.INTERACTIVE_QUEUE},
+            names.RECOMMEND_MANY: {"queue": names.BULK_QUEUE},
+        },
         "worker_pool": "threads",
         "worker_concurrency": 2,
         "worker_prefetch_multiplier": 1,
@@ -57,12 +63,38 @@ def recommend(*args: Any, **fields: Any) -> dict[str, Any]:
     ready = computed()
     if ready is not None:  # the lane ends a linked message here, through Celery
         return answer_or_raise(ready)
-    message = wire.Message("", names.RECOMMEND, list(args), fields, {}, {}, {}, None, None, None)
+    with _typed_failures():
+        request = parse_request(_message(args, fields).request_fields())
+    return answer_or_raise(local_pipeline().recommend([request])[0])
+
+
+@app.task(name=names.RECOMMEND_MANY, resultrepr_maxsize=1)  # type: ignore[untyped-decorator]
+def recommend_many(*args: Any, **fields: Any) -> dict[str, Any]:
+    """A chunk of requests; each is answered or fails alone, as `contract.ManyAnswers` has it.
+
+    Raises:
+        RequestFailed: the chunk itself breaks the contract.
+    """
+    ready = computed()
+    if ready is not None:
+        return answer_or_raise(ready)
+    with _typed_failures():
+        chunk = parse_chunk(_message(args, fields).chunk_fields())
+    asked = [one for one in chunk if isinstance(one, RecommendRequest)]
+    answers = iter(local_pipeline().recommend(asked))
+    return many_answers(one if isinstance(one, Failure) else next(answers) for one in chunk)
+
+
+def _message(args: Sequence[Any], fields: dict[str, Any]) -> wire.Message:
+    return wire.Message("", "", list(args), fields, {}, {}, {}, None, None, None)
+
+
+@contextmanager
+def _typed_failures() -> Iterator[None]:
     try:
-        request = parse_request(message.request_fields())
+        yield
     except (InvalidRequest, WireError) as error:
         raise RequestFailed(str(error), error.code) from None
-    return answer_or_raise(local_pipeline().recommend([request])[0])
 
 
 @cache

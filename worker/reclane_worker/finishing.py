@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -14,6 +14,7 @@ from reclane.contract import Failure
 from reclane_worker.answering import Answer
 from reclane_worker.celery_side.events import Outcome, TaskEvents
 from reclane_worker.celery_side.finisher import CeleryFinisher
+from reclane_worker.chunks import Chunk
 from reclane_worker.device import Stopwatch
 from reclane_worker.lane import Ending, Entry, Lane, patiently
 from reclane_worker.triage import (
@@ -21,6 +22,7 @@ from reclane_worker.triage import (
     REVOKED,
     SUPERSEDED,
     Ended,
+    Held,
     Job,
     celery_failed,
     end_with,
@@ -51,26 +53,38 @@ class Finishing:
     def commit(
         self, jobs: Sequence[Job], answers: Sequence[Answer | Failure], runtime_s: float = 0.0
     ) -> None:
-        """Make the answers of one batch visible, each if its entry is still this worker's."""
+        """Make the answers of one batch visible, each if its entry is still this worker's; those
+        to the requests of a chunk with the last of them."""
+        self._complete(list(_whole(jobs, answers)), runtime_s)
+
+    def end_chunks(self, chunks: Sequence[Chunk]) -> None:
+        """End those that need no run: each of their requests has failed already."""
+        self._complete([(chunk, chunk.answer()) for chunk in chunks])
+
+    def _complete(
+        self, done: Sequence[tuple[Held, Answer | Failure]], runtime_s: float = 0.0
+    ) -> None:
         now = time.time()
         endings: list[Ending] = []
         told: _Told = {}
-        for job, answer in zip(jobs, answers, strict=True):
-            if self._finisher.wants(job.message):
-                endings += self._through_celery(job.entry, job.message, answer, told)
-                continue
-            task_id, digest, parent_id = job.message.id, job.message.digest, job.message.parent_id
+        for held, answer in done:
+            message = held.message
+            task_id, digest, parent_id = message.id, message.digest, message.parent_id
             failure = answer if isinstance(answer, Failure) else None
             if isinstance(answer, Failure):
                 meta = wire.encode_failure(task_id, answer, now, digest, parent_id)
             else:
                 meta = wire.encode_success(task_id, answer, now, digest, parent_id)
-            endings.append(end_with(job, meta, failure, int(now * 1e3)))
-            told[job.entry.field] = job.message, answer
+            ending = end_with(held, meta, failure, int(now * 1e3))
+            if self._finisher.wants(message):
+                endings += self._through_celery(held.entry, message, answer, ending, told)
+                continue
+            endings.append(ending)
+            told[held.entry.field] = message, answer
         lost = self._store(endings, told)
         if lost:
             _log.warning("%s answers came too late: others had taken the requests over", len(lost))
-            raws = [job.entry.raw for job in jobs if job.entry.field in lost]
+            raws = [held.entry.raw for held, _ in done if held.entry.field in lost]
             patiently(lambda: self._lane.absolve(raws))
         self._events.finished(told.values(), runtime_s)
 
@@ -81,9 +95,7 @@ class Finishing:
         for one in ended:
             ending, message, outcome = one.ending, one.message, one.failure or one.reason
             if message and self._wants(message, one):
-                for through in self._through_celery(one.entry, message, outcome, told):
-                    letter = ending.dead_letter or through.dead_letter
-                    endings.append(replace(through, dead_letter=letter, revoked=ending.revoked))
+                endings += self._through_celery(one.entry, message, outcome, ending, told)
             else:
                 endings.append(ending)
                 if message and one.reason not in (ANSWERED, SUPERSEDED):
@@ -101,9 +113,10 @@ class Finishing:
         return self._finisher.wants(message, revoked=one.failure is None)
 
     def _through_celery(
-        self, entry: Entry, message: wire.Message, outcome: Outcome, told: _Told
+        self, entry: Entry, message: wire.Message, outcome: Outcome, ending: Ending, told: _Told
     ) -> list[Ending]:
-        """Let Celery store and send what follows; no ending where the entry is not to end now.
+        """Let Celery store and send what follows, and take the rest from `ending`; no ending where
+        the entry is not to end now.
 
         Checked just before to be ours and not answered: this path has no conditional commit in
         one script, so a cancellation that comes in the same instant can still be overwritten.
@@ -123,15 +136,17 @@ class Finishing:
             failed = celery_failed(entry, message, error, int(time.time() * 1e3))
             if failed.failure:
                 told[entry.field] = message, failed.failure
-            return [failed.ending]
+            letters = ending.dead_letters or failed.ending.dead_letters
+            return [replace(failed.ending, dead_letters=letters)]
         if became is not None:
             told[entry.field] = message, became
+        through = replace(ending, meta=b"", channel="")
         if standing(message, kept) == SUPERSEDED:
-            return [Ending(entry.field, message.id)]
+            return [through]
         if message.digest:
             patiently(lambda: self._lane.mark(message.id, message.digest))
         others = wire.decode_pending(kept).notify if kept and wire.is_pending(kept) else ()
-        return [Ending(entry.field, message.id, channel=notify_channel(message), others=others)]
+        return [replace(through, channel=notify_channel(message), others=others)]
 
     def _let_celery(
         self, message: wire.Message, outcome: Outcome, kept: bytes | None
@@ -167,3 +182,17 @@ class Finishing:
     def park(self, entry: Entry, due_ms: int) -> None:
         """Put an entry back until `due_ms` of Redis's clock."""
         patiently(lambda: self._lane.give_back([entry.field], due_ms))
+
+
+def _whole(
+    jobs: Sequence[Job], answers: Sequence[Answer | Failure]
+) -> Iterator[tuple[Held, Answer | Failure]]:
+    """What ends now: requests that came alone, and chunks of which these were the last missing."""
+    for job, answer in zip(jobs, answers, strict=True):
+        if job.part is None:
+            yield job, answer
+            continue
+        chunk = job.part.chunk
+        chunk.put(job.part.place, answer)
+        if chunk.whole:
+            yield chunk, chunk.answer()

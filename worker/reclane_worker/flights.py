@@ -5,7 +5,7 @@ For the lane's thread; `running` and `totals` may be read by others.
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +14,7 @@ from reclane.contract import Failure, RecommendRequest
 from reclane_worker.answering import Answer, batch_shape, padded_tokens
 from reclane_worker.batching import CostLine, slice_tokens
 from reclane_worker.celery_side.events import TaskEvents
+from reclane_worker.chunks import Chunk
 from reclane_worker.deadlines import Overrun, too_late
 from reclane_worker.device import Device, Stopwatch
 from reclane_worker.ending import EXIT_LANE, end_process
@@ -23,7 +24,7 @@ from reclane_worker.pace import Pace
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.preparing import Prepared
 from reclane_worker.ready import Batch
-from reclane_worker.triage import Job, expired, wanted_until
+from reclane_worker.triage import Held, Job, expired, wanted_until
 
 FIRST_BATCH_S: Final = 60.0
 TYPICAL_TOKENS: Final = 16.0  # of a request, until some were seen
@@ -51,7 +52,8 @@ class Flight:
 class Totals:
     """Counters since the process started, published with each renewal."""
 
-    accepted: int = 0  # as Celery counts: begun, whether they are answered or fail
+    accepted: int = 0  # messages, as Celery counts: begun, whether they are answered or fail
+    chunks: int = 0  # of these, many requests in one
     batches: int = 0
     requests: int = 0
     tokens: int = 0
@@ -159,10 +161,18 @@ class Flights:
                 self.cost.learn(batch_shape(batch)["padded"], time.perf_counter() - started)
         self._learnt = True
 
-    def start(self, fields: Sequence[str]) -> bool:
-        """Record what may be to blame if the process dies: these, and what is in the air."""
-        flying = [job.entry.field for flight in self._flights for job in flight.jobs]
-        return patiently(lambda: self._lane.start([*flying, *fields]))
+    def start(self, started: Sequence[str]) -> bool:
+        """Record what may be to blame if the process dies: these fields or parts, and what is in
+        the air. False when the lease was lost."""
+        flying = [job.started for flight in self._flights for job in flight.jobs]
+        return patiently(lambda: self._lane.start([*flying, *started]))
+
+    def begin(self, held: Iterable[Held]) -> None:
+        """Count messages whose work begins now, and tell whoever watches; a chunk's begins once."""
+        begun = [one for one in held if _begins(one)]
+        self.totals.accepted += len(begun)
+        self.totals.chunks += sum(1 for one in begun if _chunk(one))
+        self._events.started(one.message for one in begun)
 
     def launch(self, batch: Batch, leased: Leased) -> None:
         """Put a batch on the device once there is room, without what would be answered too late,
@@ -172,7 +182,7 @@ class Flights:
             self.make_room()
         waits_s = 0.0 if express else self._until_free_s()
         jobs, prepared = self._drop_late(batch, leased.now_s(), waits_s)
-        if not jobs or not self.start([job.entry.field for job in jobs]):
+        if not jobs or not self.start([job.started for job in jobs]):
             return
         shape = batch_shape(prepared)
         predicted_s = self.cost.predict(shape["padded"])
@@ -182,8 +192,7 @@ class Flights:
         due = begin + predicted_s
         flight = Flight(jobs, shape, time.time(), result, begin, due, batch.bulk, express)
         self._flights.append(flight)
-        self.totals.accepted += len(jobs)
-        self._events.started(jobs)
+        self.begin(jobs)
 
     def _until_free_s(self) -> float:
         """Seconds until a thread of the device should be free."""
@@ -280,3 +289,14 @@ class Flights:
         totals.tokens += shape["tokens"]
         totals.padded += shape["padded"]
         totals.device_s += seconds
+
+
+def _begins(held: Held) -> bool:
+    chunk = _chunk(held)
+    return chunk is None or chunk.begin()
+
+
+def _chunk(held: Held) -> Chunk | None:
+    if isinstance(held, Chunk):
+        return held
+    return held.part.chunk if held.part else None

@@ -1,10 +1,11 @@
-"""From leased messages to batches: what needs no run ends here, the rest is prepared and grouped.
+"""From leased messages to jobs, from jobs to batches: what needs no run ends here.
 
 For the lane's thread, while the device runs the batches before.
 """
 
 import math
 from collections.abc import Collection, Iterator, Sequence
+from itertools import accumulate
 from typing import Final
 
 from reclane_worker.celery_side.events import TaskEvents
@@ -47,10 +48,11 @@ class Intake:
         self._stopwatch = stopwatch
         self._revoked = revoked
         self._max_attempts = max_attempts
+        self.per_message = 1.0  # requests in a bulk message, as lately seen
 
-    def batches(self, entries: Sequence[Entry], leased: Leased) -> list[Batch]:
-        """Check messages, end those that need no run, and group the rest into batches, each class
-        in the order to run."""
+    def check(self, entries: Sequence[Entry], leased: Leased, most: float = math.inf) -> list[Job]:
+        """Read messages, end those that need no run; the requests of the rest. Chunks that come
+        after `most` requests of others are given back."""
         now_ms = leased.now_ms
         with self._stopwatch.watch("reading messages", PREPARE_S):
             read, ended = decode(entries, now_ms, self._max_attempts)
@@ -64,15 +66,36 @@ class Intake:
                 revoked=self._revoked,
                 max_attempts=self._max_attempts,
             )
+        self._leave_over(checked, most)
         self._announce(checked)
         self._finishing.end(ended + checked.ended)
         for one in checked.parked:
             self._finishing.park(one.entry, one.due_ms)
-        ready = self._prepare(checked.jobs)
+        failed = [chunk for chunk in checked.chunks if chunk.whole]
+        self._flights.begin(failed)
+        self._finishing.end_chunks(failed)
+        return checked.jobs
+
+    def batches(self, jobs: Sequence[Job], leased: Leased) -> list[Batch]:
+        """Prepare requests and group them, each class in the order to run."""
+        ready = self._prepare(jobs)
         return [
-            *self._group([one for one in ready if not one[0].entry.bulk], False, leased.now_s()),
-            *self._group([one for one in ready if one[0].entry.bulk], True, leased.now_s()),
+            *self._group([one for one in ready if not one[0].bulk], False, leased.now_s()),
+            *self._group([one for one in ready if one[0].bulk], True, leased.now_s()),
         ]
+
+    def _leave_over(self, checked: Triage, most: float) -> None:
+        """How many requests a message holds is known only by now."""
+        bulk = [job for job in checked.jobs if job.bulk]
+        if bulk:
+            self.per_message = len(bulk) / len({job.entry.field for job in bulk})
+        before = [0, *accumulate(map(len, checked.chunks))]
+        kept = sum(1 for requests in before[:-1] if requests < most)
+        over = [chunk.entry.field for chunk in checked.chunks[kept:]]
+        if over:
+            checked.chunks = checked.chunks[:kept]
+            checked.jobs = [job for job in checked.jobs if job.entry.field not in over]
+            patiently(lambda: self._lane.give_back(over))
 
     def _announce(self, checked: Triage) -> None:
         """As Celery does when a message has arrived: count what fails at once, tell whoever
@@ -90,8 +113,7 @@ class Intake:
             )
         done = [(j, p) for j, p in zip(jobs, prepared, strict=True) if not isinstance(p, Prepared)]
         if done:
-            self._flights.totals.accepted += len(done)
-            self._events.started([job for job, _ in done])
+            self._flights.begin(job for job, _ in done)
             self._finishing.commit([job for job, _ in done], [result for _, result in done])
         return [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Prepared)]
 

@@ -8,8 +8,9 @@ retries by itself; callers decide (see `loop.py` and `keeper.py`).
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as field_
 from hashlib import sha1
 from itertools import count
 from typing import Any, Final, TypeVar
@@ -35,13 +36,19 @@ _T = TypeVar("_T")
 class Entry:
     """One leased message: its in-flight field, the list it came from, its bytes.
 
-    `crashes` counts how often a process died after it had started on it.
+    `crashes` counts how often a process died after it had started on it; `parts` those of a
+    chunk's requests, by their places, where it is known which ran.
     """
 
     field: str
     origin: str
     raw: bytes
     crashes: int
+    parts: Mapping[int, int] = field_(default_factory=dict)
+
+    @property
+    def suspect(self) -> bool:
+        return bool(self.crashes or self.parts)
 
     @property
     def bulk(self) -> bool:
@@ -68,15 +75,16 @@ class Leased:
 class Ending:
     """How an entry ends: a stored result or none, whom to tell, a dead letter or none.
 
-    `channel` is as the message spells it, `others` as the placeholder does, under the prefix. With
-    `revoked` a revocation that is stored already need not be kept for this message any longer.
+    `channel` is as the message spells it, `others` as the placeholder does, under the prefix. Dead
+    letters are one a line. With `revoked` a revocation that is stored already need not be kept for
+    this message any longer.
     """
 
     field: str
     task_id: str = ""
     meta: bytes = b""
     channel: str = ""
-    dead_letter: bytes = b""
+    dead_letters: bytes = b""
     others: tuple[str, ...] = ()
     revoked: bool = False
 
@@ -85,7 +93,7 @@ class Ending:
         key = keys.result(self.task_id) if self.meta or self.revoked else ""
         ours = [keys.channel(self.channel)] if self.channel else []
         channels = "\n".join([*ours, *self.others])
-        return self.field, key, self.meta, channels, self.task_id, self.dead_letter
+        return self.field, key, self.meta, channels, self.task_id, self.dead_letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +167,7 @@ class Lane:
                 reply[i].decode(),
                 reply[i + 1].decode().removeprefix(self._keys.prefix),
                 reply[i + 2],
-                reply[i + 3],
+                *_crashes(reply[i + 3]),
             )
             for i in range(3, len(reply), 4)
         )
@@ -177,9 +185,10 @@ class Lane:
         """Note the digest of a keyed request in a result that Celery has stored."""
         self._scripts["mark"](keys=[self._keys.result(task_id)], args=[digest])
 
-    def start(self, fields: Sequence[str]) -> bool:
-        """Record what may be to blame if the process dies; False when the lease was lost."""
-        return bool(self._run("start", [self._keys.leases, self._worker], "\n".join(fields)))
+    def start(self, started: Sequence[str]) -> bool:
+        """Record what may be to blame if the process dies: fields, or parts of a chunk as
+        `part_of` names them. False when the lease was lost."""
+        return bool(self._run("start", [self._keys.leases, self._worker], "\n".join(started)))
 
     def commit(self, endings: Sequence[Ending]) -> Committed:
         """End entries and make their results visible, or say why they did not become so."""
@@ -242,6 +251,17 @@ class Lane:
 
     def _run(self, script: str, keys: list[str], *arguments: object) -> Any:
         return self._scripts[script](keys=keys, args=[self._id, *arguments])
+
+
+def part_of(field: str, place: int) -> str:
+    """Names one request of a chunk in `start`."""
+    return f"{field}#{place}"
+
+
+def _crashes(counted: bytes) -> tuple[int, dict[int, int]]:
+    """Those of a message and of its parts, as recover.lua writes them: `1 3:2 7:1`."""
+    whole, *parts = counted.split()
+    return int(whole), {int(place): int(n) for place, _, n in (p.partition(b":") for p in parts)}
 
 
 _PASSING_CODES: Final = (

@@ -141,11 +141,11 @@ class LaneLoop(threading.Thread):
         self._flights.learn_cost()
         while not self._draining.is_set():
             leased = self._lease()
-            trusted = [entry for entry in leased.entries if not entry.crashes]
+            trusted = [entry for entry in leased.entries if not entry.suspect]
             self._ready.add(self._prepare(trusted, leased))
             self._launch(leased)
             for entry in leased.entries:
-                if entry.crashes and not self._draining.is_set():
+                if entry.suspect and not self._draining.is_set():
                     self._run_suspect(entry, leased)
             self._flights.backlog = self._is_backlog(leased)
             self._wait(leased)
@@ -172,15 +172,21 @@ class LaneLoop(threading.Thread):
 
     def _bulk_wanted(self) -> int:
         """How many bulk messages to lease: some slices' worth, and none while one is ready."""
-        one_slice = self._flights.slice_tokens / self._flights.mean_tokens
-        return 0 if self._ready.bulk_requests > one_slice else max(1, int(SLICES * one_slice))
+        if self._ready.bulk_requests > self._slice_requests:
+            return 0
+        return max(1, int(SLICES * self._slice_requests / self._intake.per_message))
+
+    @property
+    def _slice_requests(self) -> float:
+        return self._flights.slice_tokens / self._flights.mean_tokens
 
     def _prepare(self, entries: Sequence[Entry], leased: Leased) -> list[Batch]:
         """Batches of leased messages. They count as started from here: one that kills the
         process while it is read or tokenised must not go from worker to worker for ever."""
         if not entries or not self._flights.start([entry.field for entry in entries]):
             return []
-        return self._intake.batches(entries, leased)
+        jobs = self._intake.check(entries, leased, SLICES * self._slice_requests)
+        return self._intake.batches(jobs, leased)
 
     def _launch(self, leased: Leased) -> None:
         """Everything interactive goes on the device, then bulk where there is room."""
@@ -194,12 +200,24 @@ class LaneLoop(threading.Thread):
             self._flights.launch(bulk, leased)
 
     def _run_suspect(self, entry: Entry, leased: Leased) -> None:
-        """A request that was with a worker when it died goes through everything with nothing
-        beside it: if it is the culprit, nobody goes down with it again."""
+        """What was with a worker when it died goes through everything with nothing beside it: if
+        it is the culprit, nobody goes down with it again. Of a chunk these are the requests that
+        ran then, the worst first; the others follow as usual."""
         self._flights.land_all()
-        for batch in self._prepare([entry], leased):
-            self._flights.launch(batch, leased)
-            self._flights.land_all()
+        if not self._flights.start([entry.field]):
+            return
+        jobs = self._intake.check([entry], leased)
+        for job in sorted(jobs, key=lambda job: -job.crashes):
+            if not job.suspect:
+                continue
+            if self._draining.is_set() or not self._flights.start([job.started]):
+                return
+            for batch in self._intake.batches([job], leased):
+                self._flights.launch(batch, leased)
+                self._flights.land_all()
+        others = [job for job in jobs if not job.suspect]
+        if others and self._flights.start([entry.field]):
+            self._ready.add(self._intake.batches(others, leased))
 
     # ---- waiting
 

@@ -8,29 +8,54 @@ from typing import Final
 from pydantic_core import to_json
 
 from reclane import names, wire
-from reclane.contract import Failure, RecommendRequest, parse_request
+from reclane.contract import Failure, RecommendRequest, parse_chunk, parse_request
 from reclane.errors import InvalidRequest, WireError
-from reclane_worker.lane import Ending, Entry
+from reclane_worker.chunks import Chunk, Part
+from reclane_worker.lane import Ending, Entry, part_of
 
 ANSWERED: Final = "answered"
 REVOKED: Final = "revoked"
 SUPERSEDED: Final = "superseded"
 EXPIRED: Final = "expired"
 MAX_MESSAGE_BYTES: Final = 1_048_576
-POISON: Final = frozenset({"pipeline_error", "non_finite", "out_of_memory"})
+POISON: Final = frozenset({"pipeline_error", "non_finite", "out_of_memory", "poison"})
 ALONE: Final = 2  # the first crash had company, and condemns nobody; from then on it runs alone
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One request that may run. `queued_ms` is its age when leased, 0 where unknown; `expires` is
-    until when it is wanted, seconds since the epoch, None: for ever."""
+    until when it is wanted, seconds since the epoch, None: for ever. `part` is its place where
+    it is one of a chunk's: entry and message are the chunk's, which ends as a whole."""
 
     entry: Entry
     message: wire.Message
     request: RecommendRequest
     queued_ms: float
     expires: float | None = None
+    part: Part | None = None
+
+    @property
+    def bulk(self) -> bool:
+        return self.entry.bulk or self.part is not None
+
+    @property
+    def started(self) -> str:
+        """How `Lane.start` is told that this request is to blame if the process dies."""
+        return part_of(self.entry.field, self.part.place) if self.part else self.entry.field
+
+    @property
+    def crashes(self) -> int:
+        """Of this request, as far as it is known which one of its chunk it was."""
+        return self.entry.parts.get(self.part.place, 0) if self.part else self.entry.crashes
+
+    @property
+    def suspect(self) -> bool:
+        return bool(self.crashes or self.entry.crashes)
+
+
+Held = Job | Chunk
+"""What ends with an answer or a failure of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +80,18 @@ class Parked:
 
 @dataclass(slots=True)
 class Triage:
-    """What became of one lease: jobs, endings without a run, and messages due later."""
+    """What became of one lease: jobs, the chunks that some belong to, endings without a run, and
+    messages due later."""
 
     jobs: list[Job] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
 
     def arrived(self) -> Iterator[wire.Message]:
         """Messages that Celery would call received: neither repeated, revoked nor expired."""
-        yield from (job.message for job in self.jobs)
+        yield from (job.message for job in self.jobs if not job.part)
+        yield from (chunk.message for chunk in self.chunks)
         yield from (one.message for one in self.ended if one.failure and one.message)
         yield from (one.message for one in self.parked)
 
@@ -181,7 +209,7 @@ def _admit(
     max_attempts: int,
     result: Triage,
 ) -> None:
-    if message.task != names.RECOMMEND:
+    if message.task not in names.LANE_TASKS:
         text = f"this queue takes {names.RECOMMEND}; route other tasks to {names.TASKS_QUEUE}"
         failure = Failure(code="unknown_task", message=text)
         result.ended.append(_failed(entry, message, failure, now_ms, message.id, dead=True))
@@ -190,7 +218,7 @@ def _admit(
         result.ended.append(_failed(entry, message, failure, now_ms, message.id, dead=True))
     else:
         try:
-            request = parse_request(message.request_fields())
+            jobs = list(_jobs(entry, message, expires, now_ms, max_attempts, result.chunks))
         except (InvalidRequest, WireError) as error:
             failure = Failure(code=error.code, message=str(error))
             result.ended.append(_failed(entry, message, failure, now_ms, message.id))
@@ -198,8 +226,29 @@ def _admit(
             failure = Failure(code="invalid_request", message=f"unusable ({type(error).__name__})")
             result.ended.append(_failed(entry, message, failure, now_ms, message.id, dead=True))
         else:
-            queued_ms = max(0.0, now_ms - message.sent * 1000) if message.sent else 0.0
-            result.jobs.append(Job(entry, message, request, queued_ms, expires))
+            result.jobs += jobs
+
+
+def _jobs(
+    entry: Entry,
+    message: wire.Message,
+    expires: float | None,
+    now_ms: int,
+    max_attempts: int,
+    chunks: list[Chunk],
+) -> Iterator[Job]:
+    """A message's request, or those of a chunk that are not at fault."""
+    queued_ms = max(0.0, now_ms - message.sent * 1000) if message.sent else 0.0
+    if message.task == names.RECOMMEND:
+        yield Job(entry, message, parse_request(message.request_fields()), queued_ms, expires)
+        return
+    chunk = Chunk(entry, message, parse_chunk(message.chunk_fields()))
+    for place, crashes in entry.parts.items():
+        if crashes >= max(max_attempts, ALONE):
+            chunk.put(place, _poison(crashes))
+    chunks.append(chunk)
+    for place, request in chunk.waiting():  # what a chunk has begun it ends, so without expiry
+        yield Job(entry, message, request, queued_ms, part=Part(chunk, place))
 
 
 def expired(job: Job, now: float) -> Ended:
@@ -207,14 +256,16 @@ def expired(job: Job, now: float) -> Ended:
     return _revoked(job.entry, job.message, EXPIRED, int(now * 1e3))
 
 
-def end_with(job: Job, meta: bytes, failure: Failure | None, now_ms: int) -> Ending:
-    """The ending of a job that ran; `ignore_result` stores nothing. One that the model could not
+def end_with(held: Held, meta: bytes, failure: Failure | None, now_ms: int) -> Ending:
+    """The ending of what ran; `ignore_result` stores nothing. A request that the model could not
     take is kept as a dead letter, too: it may be answered once the model is mended."""
-    message, entry = job.message, job.entry
-    poison = failure is not None and failure.code in POISON
-    letter = dead_letter(entry, message.id, failure, now_ms) if failure and poison else b""
+    message, entry = held.message, held.entry
+    failed = [(entry, message.id, failure)] if failure else []
+    if isinstance(held, Chunk):
+        failed = [*held.failures(now_ms / 1e3)]
+    dead = [dead_letter(*one, now_ms) for one in failed if one[2].code in POISON]
     channel = notify_channel(message)
-    return Ending(entry.field, message.id, _kept(message, meta), channel, letter)
+    return Ending(entry.field, message.id, _kept(message, meta), channel, b"\n".join(dead))
 
 
 def _kept(message: wire.Message, meta: bytes) -> bytes:

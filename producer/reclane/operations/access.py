@@ -63,7 +63,7 @@ def worker_needs(keys: names.Keys) -> list[tuple[str, ...]]:
         ("ZRANGE", keys.scheduled, "0", "0"),
         ("ZREM", keys.scheduled, "-"),
         ("INCR", keys.incarnations),
-        ("HINCRBY", keys.attempts, "-", "1"),
+        ("HSET", keys.attempts, "-", "1"),
         ("EXPIRE", keys.attempts, "1"),
         ("LPUSH", keys.dead_letters, "-"),
         ("LTRIM", keys.dead_letters, "0", "1"),

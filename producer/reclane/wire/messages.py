@@ -82,6 +82,11 @@ class Message:
             return self.kwargs
         raise WireError("send one positional dict, or keyword fields, not both", self.id)
 
+    def chunk_fields(self) -> Any:
+        """The requests of a chunk: one positional list, or the keyword `requests`."""
+        given = self.request_fields()
+        return given["requests"] if isinstance(given, dict) and [*given] == ["requests"] else given
+
 
 def request_digest(request: RecommendRequest) -> str:
     """Tells two requests with one idempotency key apart; a later deadline is no difference."""

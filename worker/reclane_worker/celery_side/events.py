@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from queue import Full, Queue
 from typing import Any, Final
@@ -23,7 +23,7 @@ from reclane import wire
 from reclane.contract import Failure
 from reclane.errors import RequestFailed
 from reclane_worker.answering import Answer
-from reclane_worker.triage import Job, Triage
+from reclane_worker.triage import Triage
 
 _log = logging.getLogger(__name__)
 
@@ -52,9 +52,9 @@ class TaskEvents(threading.Thread):
         if self._wanted():
             self._put([_received(message) for message in checked.arrived()])
 
-    def started(self, jobs: Sequence[Job]) -> None:
+    def started(self, messages: Iterable[wire.Message]) -> None:
         if self._wanted():
-            self._put([_event("task-started", job.message) for job in jobs])
+            self._put([_event("task-started", message) for message in messages])
 
     def finished(self, told: Iterable[tuple[wire.Message, Outcome]], runtime_s: float) -> None:
         """What has become visible of a batch that ran."""

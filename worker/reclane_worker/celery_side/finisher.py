@@ -50,11 +50,11 @@ class CeleryFinisher:
     def __init__(self, worker: Any) -> None:
         self._app: Celery = worker.app
         self._worker = worker
-        self._task = self._app.tasks[names.RECOMMEND]
         self._extended = bool(self._app.conf.result_extended)
-        self._trace = build_tracer(
-            names.RECOMMEND, self._task, app=self._app, hostname=worker.hostname
-        )
+        self._tracers = {
+            name: build_tracer(name, self._app.tasks[name], app=self._app, hostname=worker.hostname)
+            for name in names.LANE_TASKS
+        }
 
     def wants(self, message: wire.Message, *, revoked: bool = False) -> bool:
         """Whether plain storing is not enough: the message is linked, or somebody listens."""
@@ -92,7 +92,8 @@ class CeleryFinisher:
             return
         token = _COMPUTED.set(outcome)
         try:
-            self._trace(message.id, message.args, message.kwargs, self._request(message))
+            trace = self._tracers[_task(message)]
+            trace(message.id, message.args, message.kwargs, self._request(message))
         finally:
             _COMPUTED.reset(token)
 
@@ -118,7 +119,7 @@ class CeleryFinisher:
         context = Context(self._request(message))
         self._app.backend.mark_as_revoked(message.id, reason, request=context, store_result=store)
         signals.task_revoked.send(
-            sender=self._task,
+            sender=self._app.tasks[_task(message)],
             request=context,
             terminated=False,
             signum=None,
@@ -134,7 +135,7 @@ class CeleryFinisher:
             decoded=True,
             app=self._app,
             hostname=self._worker.hostname,
-            task=self._task,
+            task=self._app.tasks[_task(message)],
         )
 
     def _request(self, message: wire.Message) -> dict[str, Any]:
@@ -150,6 +151,11 @@ class CeleryFinisher:
             "correlation_id": message.properties.get("correlation_id"),
             "delivery_info": delivery_info(message),
         }
+
+
+def _task(message: wire.Message) -> str:
+    """The name of the task that Celery runs for a message; a foreign one only fails."""
+    return message.task if message.task in names.LANE_TASKS else names.RECOMMEND
 
 
 def delivery_info(message: wire.Message) -> dict[str, Any]:

@@ -73,7 +73,9 @@ class Remote:
         found: dict[str, Any] = self._celery["stats"](state, **options)
         totals = self._loop.totals
         if totals.accepted:
-            found["total"] = Counter(found["total"]) + Counter({names.RECOMMEND: totals.accepted})
+            ours = {names.RECOMMEND: totals.accepted - totals.chunks}
+            ours[names.RECOMMEND_MANY] = totals.chunks
+            found["total"] = Counter(found["total"]) + Counter(ours)
         found["reclane"] = {"queues": self._loop.queues, "events_dropped": self._events.dropped}
         found["reclane"] |= self._loop.counters()
         return found

@@ -2,8 +2,8 @@
 -- result exists. Then a stalled worker that comes back can neither overwrite nor publish twice.
 -- KEYS in-flight, attempts, dead letters
 -- ARGV result ttl (s), dead letter bound, then per entry:
---   field, result key ('' = none), meta, notify channels (one a line), task id, dead letter ('' =
---   none); a key without meta holds a revocation that need not outlive a result any more
+--   field, result key ('' = none), meta, notify channels (one a line), task id, dead letters (one
+--   a line); a key without meta holds a revocation that need not outlive a result any more
 -- Returns the fields that were no longer ours, and those that ended without their result: another
 -- one stands, or the key waits for another request. Repeating it after a lost reply changes nothing.
 local inflight, attempts, dead_letters = KEYS[1], KEYS[2], KEYS[3]
@@ -22,10 +22,8 @@ for i = 3, #ARGV, 6 do
       local _, message = take_apart(entry)
       redis.call('HDEL', attempts, redis.sha1hex(message))
     end
-    if dead ~= '' then
-      redis.call('LPUSH', dead_letters, dead)
-      redis.call('LTRIM', dead_letters, 0, bound - 1)
-    end
+    for letter in string.gmatch(dead, '[^\n]+') do redis.call('LPUSH', dead_letters, letter) end
+    if dead ~= '' then redis.call('LTRIM', dead_letters, 0, bound - 1) end
     local others = {}
     if key ~= '' and meta == '' then
       -- Not if its key was asked again meanwhile and waits.

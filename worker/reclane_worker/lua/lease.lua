@@ -86,10 +86,10 @@ local reply = {tonumber(incarnation), now, due[2] and tonumber(due[2]) or -1}
 local any_crashed = redis.call('EXISTS', KEYS[6]) == 1
 for i = 1, #fields do
   local origin, message = take_apart(entries[i])
-  local crashes = any_crashed and redis.call('HGET', KEYS[6], redis.sha1hex(message)) or 0
+  local crashes = any_crashed and redis.call('HGET', KEYS[6], redis.sha1hex(message))
   reply[#reply + 1] = fields[i]
   reply[#reply + 1] = origin
   reply[#reply + 1] = message
-  reply[#reply + 1] = tonumber(crashes) or 0
+  reply[#reply + 1] = crashes or '0'
 end
 return reply
