@@ -196,11 +196,8 @@ class StubWorker:
         if silent:
             return
         try:
-            result = (
-                {"answers": [_part(one, answer, message, now) for one in chunk]}
-                if many
-                else _answered(chunk[0], answer, message, now)
-            )
+            parts = [_part(one, answer, message, now, alone=not many) for one in chunk]
+            result = {"answers": parts} if many else parts[0]
         except RequestFailed as error:
             self._store(message.id, _failed(message.id, error, now, message.digest), message)
         except Exception as error:
@@ -236,25 +233,26 @@ def _failed(
 
 
 def _part(
-    one: RecommendRequest | Failure, answer: Answer | Failure, message: wire.Message, now: float
+    one: RecommendRequest | Failure,
+    answer: Answer | Failure,
+    message: wire.Message,
+    now: float,
+    *,
+    alone: bool,
 ) -> dict[str, Any]:
-    """What stands in a chunk's place: an answer, or a failure that leaves the others alone."""
-    try:
-        return _answered(one, answer, message, now)
-    except RequestFailed as error:
-        failure = Failure(code=error.code, message=error.message, retry=error.retry)
-        return failure.model_dump()
+    """The answer to one request; in a chunk a failure stands there and leaves the others alone.
 
-
-def _answered(
-    one: RecommendRequest | Failure, answer: Answer | Failure, message: wire.Message, now: float
-) -> dict[str, Any]:
-    """Raises:
-    RequestFailed: the request is wrong, or the test told the stub to fail.
+    Raises:
+        RequestFailed: as the test told the stub to, where the request came alone.
     """
     if isinstance(one, Failure):
-        raise RequestFailed(one.message, one.code, one.retry)
-    return _as_stored(_recommendation(one, answer, message, now), one)
+        return one.model_dump()
+    try:
+        return _as_stored(_recommendation(one, answer, message, now), one)
+    except RequestFailed as error:
+        if alone:
+            raise
+        return Failure(code=error.code, message=error.message, retry=error.retry).model_dump()
 
 
 def _recommendation(

@@ -17,6 +17,7 @@ from support import (
     StartWorker,
     assert_nothing_left,
     eventually,
+    in_flight,
     on_device,
     statistics,
 )
@@ -137,6 +138,6 @@ def test_a_worker_takes_no_more_chunks_than_it_needs(
     eventually(lambda: any(result.ready() for result in results), "the first is answered")
     held = []
     while not all(result.ready() for result in results):
-        held += [raw.hlen(key) for key in raw.keys(KEYS.inflight("*"))]
+        held.append(in_flight(raw))
     assert 0 < max(held) <= len(chunks) / 2
     assert_nothing_left(raw)

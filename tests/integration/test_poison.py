@@ -17,6 +17,12 @@ from support import DEADLINE_S, KEYS, StartWorker, assert_nothing_left, eventual
 BATCH = 9
 FIRST, MIDDLE, LAST = 0, BATCH // 2, BATCH - 1
 SETTINGS = {"RECLANE_MAX_ATTEMPTS": "2"}
+FAULTS: list[tuple[str, str, list[int]]] = [  # with how workers end before it is condemned
+    ("raisefault", "pipeline_error", []),
+    ("nanfault", "non_finite", []),
+    ("exitfault", "poison", [9] * 2),
+    ("hangfault", "poison", [EXIT_STUCK] * 2),
+]
 
 
 def a_batch(client: Client, fault: str, place: int) -> list[Handle]:
@@ -46,15 +52,7 @@ def end_of(worker: WorkerProcess, done: Callable[[], bool]) -> int | None:
 
 
 @pytest.mark.parametrize("place", [FIRST, MIDDLE, LAST])
-@pytest.mark.parametrize(
-    ("fault", "code", "deaths"),
-    [
-        ("raisefault", "pipeline_error", []),
-        ("nanfault", "non_finite", []),
-        ("exitfault", "poison", [9] * 2),
-        ("hangfault", "poison", [EXIT_STUCK] * 2),
-    ],
-)
+@pytest.mark.parametrize(("fault", "code", "deaths"), FAULTS)
 def test_a_request_that_does_harm_fails_alone(
     fault: str,
     code: str,
@@ -64,7 +62,6 @@ def test_a_request_that_does_harm_fails_alone(
     raw: "redis.Redis",
     start_worker: StartWorker,
 ) -> None:
-    """`deaths` are how its workers end before it is condemned."""
     handles = a_batch(client, fault, place)
     assert supervise(start_worker, lambda: all(handle.done() for handle in handles)) == deaths
     for number, handle in enumerate(handles):
@@ -99,10 +96,7 @@ def test_two_culprits_of_one_batch_are_told_apart(
 @pytest.mark.parametrize(
     ("fault", "code", "deaths"),
     [
-        ("raisefault", "pipeline_error", []),
-        ("nanfault", "non_finite", []),
-        ("exitfault", "poison", [9] * 2),
-        ("hangfault", "poison", [EXIT_STUCK] * 2),
+        *FAULTS,
         ("tokenisefault", "poison", [9] * 3),  # once before it is known which one is read
     ],
 )

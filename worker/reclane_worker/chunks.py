@@ -1,6 +1,6 @@
 """Chunks: many requests in one message, computed slice by slice, ended as one."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +55,14 @@ class Chunk:
         """For the whole."""
         return many_answers(one for one in self._found if one is not None)
 
-    def failures(self, now: float) -> Iterator[tuple[Entry, str, Failure]]:
-        """Each request that failed as if it had been sent alone: its message under an id of its
-        own, that id, and the failure. `now` is seconds since the epoch."""
+    def failures(self, codes: Collection[str], now: float) -> Iterator[tuple[Entry, str, Failure]]:
+        """Each request that failed with one of `codes` as if it had been sent alone: its message
+        under an id of its own, that id, and the failure. `now` is seconds since the epoch."""
         for place, outcome in enumerate(self._found):
             request = self._requests[place]
-            if isinstance(outcome, Failure) and isinstance(request, RecommendRequest):
+            if isinstance(request, Failure) or not isinstance(outcome, Failure):
+                continue
+            if outcome.code in codes:
                 task_id = f"{self.message.id}.{place}"
                 queue = names.queue_of(self.entry.origin)
                 raw = wire.encode_request(

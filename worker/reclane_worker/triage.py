@@ -260,10 +260,10 @@ def end_with(held: Held, meta: bytes, failure: Failure | None, now_ms: int) -> E
     """The ending of what ran; `ignore_result` stores nothing. A request that the model could not
     take is kept as a dead letter, too: it may be answered once the model is mended."""
     message, entry = held.message, held.entry
-    failed = [(entry, message.id, failure)] if failure else []
+    failed = [(entry, message.id, failure)] if failure and failure.code in POISON else []
     if isinstance(held, Chunk):
-        failed = [*held.failures(now_ms / 1e3)]
-    dead = [dead_letter(*one, now_ms) for one in failed if one[2].code in POISON]
+        failed = [*held.failures(POISON, now_ms / 1e3)]
+    dead = [dead_letter(*one, now_ms) for one in failed]
     channel = notify_channel(message)
     return Ending(entry.field, message.id, _kept(message, meta), channel, b"\n".join(dead))
 
