@@ -1,0 +1,68 @@
+"""Rows of CSV and TSV with a header; a position is as in JSON lines.
+
+A quoted cell may hold line ends. After a record that cannot be read, reading goes on with the
+next line, as it also would from a cursor.
+"""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from reclane_worker.bulk.errors import SourceUnusable
+from reclane_worker.bulk.sources.lines import Lines, check_utf8, opened
+from reclane_worker.bulk.sources.mapping import bind
+from reclane_worker.bulk.sources.rows import Met
+from reclane_worker.bulk.sources.values import Unreadable
+from reclane_worker.bulk.spec import FilesSource
+
+DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
+
+
+def read_delimited(
+    path: Path, name: str, spec: FilesSource, at: tuple[int, ...], delimiter: str
+) -> Iterator[Met]:
+    """Rows from `at` on.
+
+    Raises:
+        SourceUnusable: the file or its header cannot be read, or a column is missing.
+    """
+    with opened(path) as file:
+        lines = Lines(file)
+        header = _header(lines, name, delimiter)
+        mapper = bind(spec, header, name)
+        if at:
+            lines = Lines(file, *at)
+        records = csv.reader(lines, delimiter=delimiter, strict=True)
+        while True:
+            lines.begin_row()
+            place = f"{name}:{lines.line + 1}"
+            try:
+                cells = next(records, None)
+                if cells is None:
+                    return
+                record = _record(header, cells) if cells else None
+            except (csv.Error, Unreadable) as error:
+                more = f"; skipped to line {lines.line + 1}" if isinstance(error, csv.Error) else ""
+                yield Met((lines.offset, lines.line), place, reason=f"{error}{more}")
+                continue
+            if record is not None:
+                yield mapper.meet((lines.offset, lines.line), place, record)
+
+
+def _header(lines: Lines, name: str, delimiter: str) -> list[str]:
+    try:
+        header = next(csv.reader(lines, delimiter=delimiter, strict=True), [])
+        check_utf8("".join(header))
+    except (csv.Error, Unreadable) as error:
+        raise SourceUnusable(f"{name}: the header cannot be read: {error}") from None
+    if len(set(header)) != len(header):
+        raise SourceUnusable(f"{name}: two columns have the same name; rename one")
+    return header
+
+
+def _record(header: list[str], cells: list[str]) -> dict[str, str]:
+    if len(cells) != len(header):
+        raise Unreadable(f"{len(cells)} fields where the header has {len(header)}")
+    check_utf8("".join(cells))
+    return dict(zip(header, cells, strict=True))

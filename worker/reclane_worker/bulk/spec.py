@@ -1,0 +1,150 @@
+"""What a run reads and where it writes, as data: strict, frozen, JSON both ways.
+
+JSON of a spec holds its URL in full, or no other process could use it; everything else that
+prints one shows stars. A PostgreSQL URL may leave the password to PGPASSFILE or ~/.pgpass.
+"""
+
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    TypeAdapter,
+    model_validator,
+)
+
+KEY_PLACE: Final = "{key}"
+
+
+def _starts_with(*schemes: str) -> AfterValidator:
+    def check(url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(schemes):
+            raise ValueError(f"must start with {' or '.join(schemes)}")
+        return url
+
+    return AfterValidator(check)
+
+
+_Revealed = PlainSerializer(SecretStr.get_secret_value, when_used="json")
+DatabaseUrl = Annotated[
+    SecretStr, _starts_with("sqlite:///", "postgresql://", "postgres://"), _Revealed
+]
+"""`sqlite:////absolute/path.db` or `postgresql://user:password@host:port/database`."""
+RedisUrl = Annotated[SecretStr, _starts_with("redis://", "rediss://", "unix://"), _Revealed]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ChangedSince(_Spec):
+    """Keep the rows whose `column` is `value` or later: a number, or an ISO 8601 date or time
+    (UTC unless it says otherwise). A row without a value there is passed over."""
+
+    column: str
+    value: int | float | str
+
+
+class _Rows(_Spec):
+    """How a row becomes a request.
+
+    `key` is the column that names the row in the sink. `columns` is request field -> column; a
+    column named like a field needs no entry. `defaults` are the fields of a request that its row
+    leaves out. `separator` splits a list that is text, unless the text is JSON.
+    """
+
+    key: str = "user_id"
+    columns: dict[str, str] = {}
+    defaults: dict[str, Any] = {}
+    separator: str = Field(default="|", min_length=1)
+    changed_since: ChangedSince | None = None
+
+
+class FilesSource(_Rows):
+    """Files by path or glob: .parquet, and .csv, .tsv, .jsonl, .ndjson, each also with .gz.
+
+    A relative path is relative to the process that reads: make it absolute in a stored spec.
+    """
+
+    kind: Literal["files"] = "files"
+    paths: tuple[str, ...] = Field(min_length=1, max_length=1_000)
+
+
+class SqlSource(_Rows):
+    """A table (or `schema.table`), or a query, of SQLite or PostgreSQL.
+
+    It is read in the order of `order_by` (by default the key), a column whose values are unique
+    and never NULL. Rows that come, go or change while a run reads are seen as they are when the
+    run gets there.
+    """
+
+    kind: Literal["sql"] = "sql"
+    url: DatabaseUrl
+    table: str | None = None
+    query: str | None = None
+    order_by: str | None = None
+
+    @model_validator(mode="after")
+    def _reads_one_thing(self) -> Self:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either table or query")
+        return self
+
+
+SourceSpec: TypeAlias = Annotated[FilesSource | SqlSource, Field(discriminator="kind")]
+SOURCE_SPEC: Final[TypeAdapter[SourceSpec]] = TypeAdapter(SourceSpec)
+"""`SOURCE_SPEC.validate_python({"kind": "files", "paths": ["/data/users.csv"]})`"""
+
+
+class ParquetSink(_Spec):
+    """Parquet parts under `path`; see `sinks/folder.py`. `fields` adds each item's fields, as
+    JSON text."""
+
+    kind: Literal["parquet"] = "parquet"
+    path: str
+    fields: bool = False
+
+
+class JsonlSink(_Spec):
+    """JSON lines under `path`; see `sinks/folder.py`."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    path: str
+    fields: bool = False
+    gzip: bool = False
+
+
+class RedisSink(_Spec):
+    """One JSON value for each row, under `key` with `{key}` replaced, kept for `ttl_s` seconds."""
+
+    kind: Literal["redis"] = "redis"
+    url: RedisUrl
+    key: str = f"recs:{KEY_PLACE}"
+    ttl_s: int = Field(ge=1, le=86_400 * 366)
+    fields: bool = False
+
+    @model_validator(mode="after")
+    def _names_rows(self) -> Self:
+        if self.key.count(KEY_PLACE) != 1 or self.key == KEY_PLACE:
+            raise ValueError("key needs {key} once and other characters beside it: recs:{key}")
+        return self
+
+
+class SqlSink(_Spec):
+    """One row for each row, in `table` (or `schema.table`), which is made if there is none."""
+
+    kind: Literal["sql"] = "sql"
+    url: DatabaseUrl
+    table: str
+    fields: bool = False
+
+
+SinkSpec: TypeAlias = Annotated[
+    ParquetSink | JsonlSink | RedisSink | SqlSink, Field(discriminator="kind")
+]
+SINK_SPEC: Final[TypeAdapter[SinkSpec]] = TypeAdapter(SinkSpec)
+"""`SINK_SPEC.validate_python({"kind": "parquet", "path": "/data/recommendations"})`"""
