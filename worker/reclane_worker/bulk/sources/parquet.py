@@ -113,12 +113,16 @@ def _unchanged(file: Any, group: int, changed: Changed | None) -> bool:
     for index in range(metadata.num_columns):
         column = metadata.column(index)
         if column.path_in_schema == changed.column:
-            statistics = column.statistics
-            # The largest text need not be the latest moment.
-            if statistics is None or not statistics.has_min_max or isinstance(statistics.max, str):
-                return False
-            try:
-                return not changed.keeps(statistics.max)
-            except Unreadable:
-                return False
+            return _all_before(column.statistics, changed)
     return False
+
+
+def _all_before(statistics: Any, changed: Changed) -> bool:
+    if statistics is None or not statistics.has_min_max:
+        return False
+    try:
+        latest = statistics.max
+        # The largest text need not be the latest moment.
+        return not isinstance(latest, str) and not changed.keeps(latest)
+    except (Unreadable, ValueError, OverflowError):  # no Python value: see the rows
+        return False

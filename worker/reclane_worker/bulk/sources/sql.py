@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Final
 from uuid import UUID
 
@@ -116,9 +117,10 @@ class Database:
                 self._check_order(connection)
         while True:
             page = self._page(mapper, at)
-            for record, following in zip(page, [*page[1:], None], strict=True):
-                if following and following[self._order_by] == record[self._order_by]:
-                    raise self._repeats()
+            if any(
+                one[self._order_by] == next_one[self._order_by] for one, next_one in pairwise(page)
+            ):
+                raise self._repeats()
             for record in page[:PAGE_ROWS]:
                 at = (_scalar(record[self._order_by], self._order_by),)
                 place = f"{self._name} row {self._order_by}={at[0]}"
