@@ -1,6 +1,7 @@
 """A source in SQLite or PostgreSQL: pages by key, never OFFSET, so that each costs the same."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -15,7 +16,7 @@ from reclane_worker.bulk.sources.mapping import Mapper, bind
 from reclane_worker.bulk.sources.rows import Cursor, Met, Slice, take
 from reclane_worker.bulk.spec import SqlSource
 
-PAGE_ROWS: Final = 500
+PAGE_ROWS: Final = 1_000
 
 
 class Database:
@@ -46,7 +47,8 @@ class Database:
     def read(self, cursor: Cursor | None, limit: int) -> Slice:
         at = tuple(cursor["at"]) if cursor else ()
         met, self._met = self._met if self._at == at else None, None
-        rows, bad, after = take(met := met or self._read_from(at), limit)
+        met = met or self._read_from(at)
+        rows, bad, after = take(met, limit)
         if after is None:
             return Slice(rows, bad, None)
         self._at, self._met = after, met
@@ -65,8 +67,9 @@ class Database:
     def close(self) -> None:
         self._met = None
 
-    def _reading(self) -> Any:
-        return _read_only(self._engine)
+    def _reading(self) -> AbstractContextManager[sa.Connection]:
+        reading = self._engine.execution_options(postgresql_readonly=True)
+        return transaction(reading, SourceUnusable)
 
     def _table(self) -> Any:
         if self._spec.query is None:
@@ -111,15 +114,16 @@ class Database:
         return SourceUnusable(f"{self._name}.{self._order_by} has a value twice; {_ADVICE}")
 
     def _read_from(self, at: tuple[Any, ...]) -> Iterator[Met]:
-        with self._reading() as connection:
-            mapper = self._mapper(connection)
-            if not at:
-                self._check_order(connection)
+        mapper: Mapper | None = None
         while True:
-            page = self._page(mapper, at)
-            if any(
-                one[self._order_by] == next_one[self._order_by] for one, next_one in pairwise(page)
-            ):
+            with self._reading() as connection:
+                if mapper is None:
+                    mapper = self._mapper(connection)
+                    if not at:
+                        self._check_order(connection)
+                page = self._page(connection, mapper, at)
+            keys = [record[self._order_by] for record in page]
+            if any(key == following for key, following in pairwise(keys)):
                 raise self._repeats()
             for record in page[:PAGE_ROWS]:
                 at = (_scalar(record[self._order_by], self._order_by),)
@@ -128,16 +132,14 @@ class Database:
             if len(page) <= PAGE_ROWS:
                 return
 
-    def _page(self, mapper: Mapper, at: tuple[Any, ...]) -> list[Any]:
+    def _page(self, connection: sa.Connection, mapper: Mapper, at: tuple[Any, ...]) -> list[Any]:
         """The next rows and one more, so that its key can be compared."""
         order = _column(self._order_by)
         names = dict.fromkeys([self._order_by, *mapper.columns])
         page = sa.select(*map(_column, names)).select_from(self._table())
         for condition in self._conditions(mapper, at):
             page = page.where(condition)
-        with self._reading() as connection:
-            found = connection.execute(page.order_by(order).limit(PAGE_ROWS + 1))
-            return list(found.mappings())
+        return list(connection.execute(page.order_by(order).limit(PAGE_ROWS + 1)).mappings())
 
     def _conditions(self, mapper: Mapper, at: tuple[Any, ...]) -> Iterator[Any]:
         if at:
@@ -162,11 +164,6 @@ _ADVICE: Final = "set order_by to a column that is unique and NOT NULL, such as 
 
 def _column(name: str) -> Any:
     return sa.column(name)
-
-
-def _read_only(engine: sa.Engine) -> Any:
-    reading = engine.execution_options(postgresql_readonly=True)
-    return transaction(reading, SourceUnusable)
 
 
 def _scalar(value: Any, column: str) -> int | float | str:

@@ -1,0 +1,40 @@
+"""Results and manifests of bulk runs, for the tests of sinks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from reclane_worker.bulk.sinks import Manifest, Part, Result
+
+AT = 1_800_000_000.5
+VERSIONS = {"model": "hash:384", "catalog": "demo:1", "contract": 1}
+
+
+def result(key: str, ids: Sequence[str] = ("i1", "i2")) -> Result:
+    """An answer as it is stored in Redis."""
+    items: list[dict[str, Any]] = [
+        {"id": one, "rank": rank, "score": 1 / 2**rank, "title": f"T{rank}"}
+        for rank, one in enumerate(ids, start=1)
+    ]
+    items[0]["fields"] = {"year": 1999}
+    flags = [{"code": "needs_review", "reasons": ["short"]}]
+    answer = {"items": items, "flags": flags, "versions": VERSIONS}
+    return Result(key, answer, None, AT)
+
+
+def failed(key: str) -> Result:
+    failure = {"code": "invalid_request", "message": "k: too large", "retry": False}
+    return Result(key, None, failure, AT)
+
+
+def manifest(run: str, parts: Sequence[Part]) -> Manifest:
+    rows = sum(part.rows for part in parts)
+    return Manifest.model_validate(
+        {
+            "run": run,
+            "parts": tuple(parts),
+            "counts": {"rows": rows},
+            "versions": (VERSIONS,),
+            "started": AT,
+            "finished": AT,
+        }
+    )
