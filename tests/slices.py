@@ -24,6 +24,7 @@ def in_slices(
         if read.cursor is None:
             source.close()
             return good, bad
+        assert read.cursor != cursor, "the cursor goes on"
         cursor = json.loads(json.dumps(read.cursor))
         if not keeps_open:
             source.close()

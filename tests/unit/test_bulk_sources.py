@@ -107,7 +107,7 @@ def test_whatever_the_bytes_are_slices_are_the_file_read_at_once(
     ending: str, pieces: list[bytes], limits: list[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("files") / f"rows.{ending}"
-    write(path, b"user_id,query\n" + b"".join(pieces))
+    write(path, b"\xef\xbb\xbfuser_id,query\n" + b"".join(pieces))
     sliced = in_slices(lambda: opened(paths=[str(path)]), limits, keeps_open=False)
     assert sliced == at_once(opened(paths=[str(path)]))
 
