@@ -15,6 +15,9 @@ ReclaneError
 ├── UnknownLetter         no dead letter has this id
 ├── NotRequeueable        a dead letter cannot go back as it is
 ├── MissingExtra          the command needs an optional part that is not installed
+├── BulkError             a bulk run cannot start or go on
+│   ├── UnknownRun        no bulk run has this id
+│   └── RunConflict       the run's id or output is taken, or its state does not allow it
 ├── ModelUnusable         a model cannot be loaded under the safety rules
 └── CatalogError
     ├── ItemsInvalid      the items file has bad rows
@@ -152,6 +155,24 @@ class MissingExtra(ReclaneError):
     """The command needs an optional part that is not installed."""
 
     code = "missing_extra"
+
+
+class BulkError(ReclaneError):
+    """A bulk run cannot start or go on; see also `reclane_worker.bulk.errors`."""
+
+    code = "bulk"
+
+
+class UnknownRun(BulkError):
+    """No bulk run has this id: it never started, or ended long ago and was forgotten."""
+
+    code = "unknown_run"
+
+
+class RunConflict(BulkError):
+    """A bulk run's id or output is taken by another, or its state does not allow what was asked."""
+
+    code = "run_conflict"
 
 
 class ModelUnusable(ReclaneError):

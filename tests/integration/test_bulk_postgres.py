@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postgres import PrivatePostgres
+from reclane.bulk.spec import SINK_SPEC, SOURCE_SPEC
 from reclane_worker.bulk.errors import SinkUnusable, SourceUnusable, StoreUnavailable
 from reclane_worker.bulk.sinks import Sink, open_sink
 from reclane_worker.bulk.sources import Source, open_source
-from reclane_worker.bulk.spec import SINK_SPEC, SOURCE_SPEC
 from results import failed, result
 from slices import at_once, in_slices
 

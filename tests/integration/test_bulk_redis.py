@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import redis
 
+from reclane.bulk.spec import SINK_SPEC
 from reclane.embedded import EmbeddedServer
 from reclane_worker.bulk.errors import SinkFull, SinkUnusable
 from reclane_worker.bulk.sinks import Sink, open_sink
-from reclane_worker.bulk.spec import SINK_SPEC
 from results import failed, result
 
 

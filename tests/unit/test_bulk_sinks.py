@@ -17,10 +17,10 @@ import duckdb
 import pyarrow.dataset as ds
 import pytest
 
+from reclane.bulk.spec import SINK_SPEC
 from reclane_worker.bulk.errors import SinkFull, SinkUnusable, StoreUnavailable
 from reclane_worker.bulk.sinks import Result, Sink, open_sink
 from reclane_worker.bulk.sinks.durable import write_file
-from reclane_worker.bulk.spec import SINK_SPEC
 from results import failed, manifest, result
 
 

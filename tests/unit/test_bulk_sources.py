@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from reclane.bulk.spec import SOURCE_SPEC
 from reclane_worker.bulk.errors import SourceChanged, SourceUnusable
 from reclane_worker.bulk.sources import BadRow, Source, open_source, rows
 from reclane_worker.bulk.sources import parquet as parquet_source
 from reclane_worker.bulk.sources.sql import Database
 from reclane_worker.bulk.sources.values import FIELDS, READERS
-from reclane_worker.bulk.spec import SOURCE_SPEC
 from slices import at_once, in_slices
 
 Record = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from reclane.errors import MissingExtra
-from reclane_worker.bulk.errors import BulkError, SinkFull, StoreUnavailable
+from reclane_worker.bulk.errors import SinkFull, StepFailed, StoreUnavailable
 
 _MISSING: Final = "databases need: pip install 'reclane[bulk-sql]'"
 _CONNECT_TIMEOUT_S: Final = 10
@@ -23,11 +23,11 @@ except ImportError as error:
     raise MissingExtra(_MISSING) from error
 
 
-def make_engine(url: SecretStr, unusable: type[BulkError]) -> sa.Engine:
+def make_engine(url: SecretStr, unusable: type[StepFailed]) -> sa.Engine:
     """An engine that keeps no connection open and prints no values.
 
     Raises:
-        BulkError: of the class `unusable`, where the URL cannot be read or lacks a file name.
+        StepFailed: of the class `unusable`, where the URL cannot be read or lacks a file name.
         MissingExtra: there is no driver.
     """
     try:
@@ -64,13 +64,13 @@ def _begin(connection: sa.Connection) -> None:
 
 
 @contextmanager
-def transaction(engine: sa.Engine, unusable: type[BulkError]) -> Iterator[sa.Connection]:
+def transaction(engine: sa.Engine, unusable: type[StepFailed]) -> Iterator[sa.Connection]:
     """One transaction, whole or undone, with times in UTC and a bound on each statement.
 
     Raises:
         SinkFull: the database has no room.
         StoreUnavailable: it cannot be reached, or was busy too long.
-        BulkError: of the class `unusable`, for everything else.
+        StepFailed: of the class `unusable`, for everything else.
     """
     try:
         with engine.begin() as connection:
@@ -84,7 +84,7 @@ def transaction(engine: sa.Engine, unusable: type[BulkError]) -> Iterator[sa.Con
         raise _translated(error, unusable) from None
 
 
-def _translated(error: sa.exc.SQLAlchemyError, unusable: type[BulkError]) -> BulkError:
+def _translated(error: sa.exc.SQLAlchemyError, unusable: type[StepFailed]) -> StepFailed:
     original = getattr(error, "orig", None)
     state = getattr(original, "sqlstate", None) or ""
     name = getattr(original, "sqlite_errorname", "")

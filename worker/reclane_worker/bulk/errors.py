@@ -1,6 +1,6 @@
 """What can be wrong with a run's source or sink.
 
-BulkError
+StepFailed                a BulkError
 ├── SourceUnusable    the source cannot be read as the spec says: fix the spec or the data
 ├── SourceChanged     files were changed while a run read them: start a new run
 ├── SinkUnusable      the sink cannot be written as the spec says: fix the spec or the store
@@ -12,42 +12,41 @@ BulkError
 
 from typing import ClassVar
 
-from reclane.errors import ReclaneError
+from reclane.errors import BulkError
 
 
-class BulkError(ReclaneError):
+class StepFailed(BulkError):
     """A bulk run cannot go on, or not now."""
 
-    code = "bulk"
     retry: ClassVar[bool] = False
 
 
-class SourceUnusable(BulkError):
+class SourceUnusable(StepFailed):
     """The source cannot be read as its spec says; fix the spec or the data."""
 
     code = "source_unusable"
 
 
-class SourceChanged(BulkError):
+class SourceChanged(StepFailed):
     """Files were changed, added or removed while a run read them; start a new run."""
 
     code = "source_changed"
 
 
-class SinkUnusable(BulkError):
+class SinkUnusable(StepFailed):
     """The sink cannot be written as its spec says; fix the spec or the store."""
 
     code = "sink_unusable"
 
 
-class SinkFull(BulkError):
+class SinkFull(StepFailed):
     """The disk, the quota or Redis has no room; nothing half was left. Free some, write again."""
 
     code = "sink_full"
     retry = True
 
 
-class StoreUnavailable(BulkError):
+class StoreUnavailable(StepFailed):
     """A database or Redis could not be reached, or was busy too long; try again later."""
 
     code = "store_unavailable"

@@ -6,8 +6,8 @@ parts = [sink.write(0, results), sink.write(1, more_results)]
 sink.complete(Manifest(run="run-1", parts=parts, ...))
 """
 
+from reclane.bulk.spec import JsonlSink, ParquetSink, RedisSink, SinkSpec
 from reclane_worker.bulk.sinks.results import Manifest, Part, Result, Sink
-from reclane_worker.bulk.spec import JsonlSink, ParquetSink, RedisSink, SinkSpec
 
 __all__ = ["Manifest", "Part", "Result", "Sink", "open_sink"]
 

@@ -22,10 +22,10 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
+from reclane.bulk.spec import JsonlSink, ParquetSink
 from reclane_worker.bulk.errors import SinkUnusable
 from reclane_worker.bulk.sinks.durable import file_errors, sync_folder, write_file
 from reclane_worker.bulk.sinks.results import Manifest, Part, Result, record
-from reclane_worker.bulk.spec import JsonlSink, ParquetSink
 
 MANIFEST: Final = "_manifest.json"
 _RUN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -14,9 +14,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, TryAgainError
 from redis.retry import Retry
 
-from reclane_worker.bulk.errors import BulkError, SinkFull, SinkUnusable, StoreUnavailable
+from reclane.bulk.spec import KEY_PLACE, RedisSink
+from reclane_worker.bulk.errors import SinkFull, SinkUnusable, StepFailed, StoreUnavailable
 from reclane_worker.bulk.sinks.results import Manifest, Part, Result, record
-from reclane_worker.bulk.spec import KEY_PLACE, RedisSink
 
 _SENT_AT_ONCE: Final = 500
 _TIMEOUT_S: Final = 10
@@ -86,7 +86,7 @@ def _redis_errors() -> Iterator[None]:
         raise _translated(error) from None
 
 
-def _translated(error: redis.RedisError) -> BulkError:
+def _translated(error: redis.RedisError) -> StepFailed:
     if isinstance(error, OutOfMemoryError):
         return SinkFull("Redis has no room (maxmemory); raise it, or lower ttl_s, and write again")
     if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):

@@ -59,7 +59,7 @@ class Sink(Protocol):
         """See that the sink can be written, before anything runs; may make it.
 
         Raises:
-            BulkError: it cannot; the message says what to do.
+            StepFailed: it cannot; the message says what to do.
         """
 
     def write(self, part: int, results: Sequence[Result]) -> Part:
@@ -75,7 +75,7 @@ class Sink(Protocol):
         """Show the result of a finished run to readers, where parts alone do not.
 
         Raises:
-            BulkError: as `write`; or a part of the manifest is missing.
+            StepFailed: as `write`; or a part of the manifest is missing.
         """
 
     def clear(self) -> None:

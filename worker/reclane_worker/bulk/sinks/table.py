@@ -12,10 +12,10 @@ from pydantic_core import to_json
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
+from reclane.bulk.spec import SqlSink
 from reclane_worker.bulk.database import make_engine, split_table, transaction
 from reclane_worker.bulk.errors import SinkUnusable
 from reclane_worker.bulk.sinks.results import Manifest, Part, Result, record
-from reclane_worker.bulk.spec import SqlSink
 
 _JSON: Final = sa.JSON(none_as_null=True).with_variant(
     postgresql.JSONB(none_as_null=True), "postgresql"

@@ -5,9 +5,9 @@ source.check()
 slice = source.read(None, 1_000)  # then source.read(slice.cursor, 1_000), until it is None
 """
 
+from reclane.bulk.spec import FilesSource, SourceSpec
 from reclane_worker.bulk.sources.files import Files
 from reclane_worker.bulk.sources.rows import BadRow, Cursor, Row, Slice, Source
-from reclane_worker.bulk.spec import FilesSource, SourceSpec
 
 __all__ = ["BadRow", "Cursor", "Row", "Slice", "Source", "open_source"]
 

@@ -4,9 +4,9 @@ import math
 from datetime import UTC, date, datetime, time
 from typing import Any
 
+from reclane.bulk.spec import ChangedSince
 from reclane_worker.bulk.errors import SourceUnusable
 from reclane_worker.bulk.sources.values import Unreadable
-from reclane_worker.bulk.spec import ChangedSince
 
 
 class Changed:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from reclane.bulk.spec import FilesSource
 from reclane_worker.bulk.errors import SourceUnusable
 from reclane_worker.bulk.sources.lines import Lines, check_utf8, opened
 from reclane_worker.bulk.sources.mapping import bind
 from reclane_worker.bulk.sources.rows import Met
 from reclane_worker.bulk.sources.values import Unreadable
-from reclane_worker.bulk.spec import FilesSource
 
 DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
 

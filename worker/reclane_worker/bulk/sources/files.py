@@ -8,12 +8,12 @@ from glob import glob, has_magic
 from pathlib import Path, PurePath
 from typing import Final
 
+from reclane.bulk.spec import FilesSource
 from reclane_worker.bulk.errors import SourceChanged, SourceUnusable
 from reclane_worker.bulk.sources.delimited import DELIMITERS, read_delimited
 from reclane_worker.bulk.sources.jsonl import read_jsonl
 from reclane_worker.bulk.sources.parquet import count_parquet, read_parquet
 from reclane_worker.bulk.sources.rows import Cursor, Met, Slice, take
-from reclane_worker.bulk.spec import FilesSource
 
 MAX_FILES: Final = 10_000
 SUPPORTED: Final = ".parquet, and .csv, .tsv, .jsonl, .ndjson, each also with .gz"

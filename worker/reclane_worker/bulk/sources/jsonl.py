@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from reclane.bulk.spec import FilesSource
 from reclane_worker.bulk.sources.lines import Lines, check_utf8, opened
 from reclane_worker.bulk.sources.mapping import bind
 from reclane_worker.bulk.sources.rows import Met
 from reclane_worker.bulk.sources.values import Unreadable
-from reclane_worker.bulk.spec import FilesSource
 
 
 def read_jsonl(path: Path, name: str, spec: FilesSource, at: tuple[int, ...]) -> Iterator[Met]:

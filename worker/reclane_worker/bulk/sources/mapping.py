@@ -7,13 +7,13 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
+from reclane.bulk.spec import FilesSource, SqlSource
 from reclane.contract import MAX_ID_CHARS, MAX_REQUEST_BYTES, parse_request
 from reclane.errors import InvalidRequest
 from reclane_worker.bulk.errors import SourceUnusable
 from reclane_worker.bulk.sources.changed import Changed
 from reclane_worker.bulk.sources.rows import Met
 from reclane_worker.bulk.sources.values import FIELDS, Unreadable, read_value, text
-from reclane_worker.bulk.spec import FilesSource, SqlSource
 
 _ASKING = ("query", "history", "user_id")  # a request needs one of them
 

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from reclane.bulk.spec import FilesSource
 from reclane.errors import MissingExtra
 from reclane_worker.bulk.errors import SourceUnusable
 from reclane_worker.bulk.sources.changed import Changed
 from reclane_worker.bulk.sources.mapping import Mapper, bind
 from reclane_worker.bulk.sources.rows import Met
 from reclane_worker.bulk.sources.values import Unreadable
-from reclane_worker.bulk.spec import FilesSource
 
 _BATCH_ROWS: Final = 512
 

@@ -51,7 +51,7 @@ class Source(Protocol):
         """Open everything that will be read, and see that the columns are there.
 
         Raises:
-            BulkError: it cannot be read; the message says what to do.
+            StepFailed: it cannot be read; the message says what to do.
         """
 
     def read(self, cursor: Cursor | None, limit: int) -> Slice:

@@ -10,11 +10,11 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from reclane.bulk.spec import SqlSource
 from reclane_worker.bulk.database import make_engine, split_table, sqlite_file, transaction
 from reclane_worker.bulk.errors import SourceUnusable
 from reclane_worker.bulk.sources.mapping import Mapper, bind
 from reclane_worker.bulk.sources.rows import Cursor, Met, Slice, take
-from reclane_worker.bulk.spec import SqlSource
 
 PAGE_ROWS: Final = 1_000
 
