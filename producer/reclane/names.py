@@ -11,6 +11,7 @@ from typing import Final
 RECOMMEND: Final = "reclane.recommend"
 RECOMMEND_MANY: Final = "reclane.recommend_many"
 LANE_TASKS: Final = (RECOMMEND, RECOMMEND_MANY)
+BULK_START: Final = "reclane.bulk.start"  # an ordinary task, on TASKS_QUEUE
 
 # Queues: the lane takes from LANE_QUEUES in this order, Celery itself from TASKS_QUEUE.
 INTERACTIVE_QUEUE: Final = "reclane.interactive"
@@ -103,6 +104,41 @@ class Keys:
     def admission(self, call_id: str) -> str:
         """Marks a submission of several calls as admitted by its first, for the later ones."""
         return f"{self.prefix}reclane:admission:{call_id}"
+
+    @property
+    def bulk_runs(self) -> str:
+        """ZSET run id -> started, ms: bulk runs that are known, bounded."""
+        return self.prefix + "reclane:bulk:runs"
+
+    @property
+    def bulk_due(self) -> str:
+        """ZSET run id -> when some worker may take it on, ms; a lease's end while one has it."""
+        return self.prefix + "reclane:bulk:due"
+
+    @property
+    def bulk_woken(self) -> str:
+        """Channel on which waiting workers hear that a run is due."""
+        return self.prefix + "reclane:bulk:woken"
+
+    def bulk_run(self, run_id: str) -> str:
+        """HASH of all that a run is and has become; see `bulk/runs.py`."""
+        return f"{self.prefix}reclane:bulk:run:{run_id}"
+
+    def bulk_chunks(self, run_id: str) -> str:
+        """HASH number -> chunk that was sent and not written yet, JSON."""
+        return f"{self.prefix}reclane:bulk:chunks:{run_id}"
+
+    def bulk_parts(self, run_id: str) -> str:
+        """LIST of what the sink says of each part that it wrote, JSON."""
+        return f"{self.prefix}reclane:bulk:parts:{run_id}"
+
+    def bulk_bad(self, run_id: str) -> str:
+        """LIST of the first rows that made no request, JSON."""
+        return f"{self.prefix}reclane:bulk:bad:{run_id}"
+
+    def bulk_output(self, output: str) -> str:
+        """HASH of one output: the run that writes there now, when the last finished one started."""
+        return f"{self.prefix}reclane:bulk:output:{output}"
 
     def result(self, task_id: str) -> str:
         """A stored result; also the channel on which it is published, as Celery does."""

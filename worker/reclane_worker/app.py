@@ -1,4 +1,4 @@
-"""START READING HERE: the Celery app, its configuration and its ordinary task.
+"""START READING HERE: the Celery app, its configuration and its ordinary tasks.
 
 `celery -A reclane_worker worker -Q reclane.tasks` starts a Celery worker whose lane (see
 `step.py`) takes recommendation requests in batches. Nothing here imports torch: a beat, a
@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 
 from reclane import names, wire
+from reclane._connection import connect
+from reclane.bulk import runs
+from reclane.bulk.spec import parse_run
 from reclane.contract import Failure, RecommendRequest, parse_chunk, parse_request
-from reclane.errors import InvalidRequest, RequestFailed, WireError
+from reclane.errors import BulkError, InvalidRequest, RequestFailed, WireError
 from reclane_worker.celery_side.finisher import answer_or_raise, computed
 from reclane_worker.celery_side.same_redis import celery_redis
 from reclane_worker.chunks import many_answers
@@ -40,6 +43,7 @@ def configuration() -> dict[str, Any]:
         "task_routes": {
             names.RECOMMEND: {"queue": names.INTERACTIVE_QUEUE},
             names.RECOMMEND_MANY: {"queue": names.BULK_QUEUE},
+            names.BULK_START: {"queue": names.TASKS_QUEUE},
         },
         "worker_pool": "threads",
         "worker_concurrency": 2,
@@ -85,6 +89,22 @@ def recommend_many(*args: Any, **fields: Any) -> dict[str, Any]:
     return many_answers(one if isinstance(one, Failure) else next(answers) for one in chunk)
 
 
+@app.task(name=names.BULK_START, bind=True)  # type: ignore[untyped-decorator]
+def bulk_start(task: Any, spec: dict[str, Any], run_id: str | None = None) -> dict[str, Any]:
+    """Begin a bulk run, as `reclane bulk run` does; a message that comes twice begins one.
+
+    `spec` is `reclane.bulk.spec.RunSpec` as JSON. Returns the run's id and whether this began it.
+
+    Raises:
+        RequestFailed: the spec is wrong, or another run writes to the same output.
+    """
+    settings = WorkerSettings.from_environment()
+    run_id = run_id or task.request.id
+    with _typed_failures(), connect(settings) as client:
+        begun = runs.start(client, settings.keys, run_id, parse_run(spec))
+    return {"run": run_id, "begun": begun}
+
+
 def _message(args: Sequence[Any], fields: dict[str, Any]) -> wire.Message:
     return wire.Message("", "", list(args), fields, {}, {}, {}, None, None, None)
 
@@ -93,7 +113,7 @@ def _message(args: Sequence[Any], fields: dict[str, Any]) -> wire.Message:
 def _typed_failures() -> Iterator[None]:
     try:
         yield
-    except (InvalidRequest, WireError) as error:
+    except (BulkError, InvalidRequest, WireError) as error:
         raise RequestFailed(str(error), error.code) from None
 
 

@@ -4,7 +4,10 @@ JSON of a spec holds its URL in full, or no other process could use it; everythi
 prints one shows stars. A PostgreSQL URL may leave the password to PGPASSFILE or ~/.pgpass.
 """
 
+import os
+from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -14,8 +17,12 @@ from pydantic import (
     PlainSerializer,
     SecretStr,
     TypeAdapter,
+    ValidationError,
     model_validator,
 )
+
+from reclane.contract import explain_validation
+from reclane.errors import InvalidRequest
 
 KEY_PLACE: Final = "{key}"
 
@@ -148,3 +155,52 @@ SinkSpec: TypeAlias = Annotated[
 ]
 SINK_SPEC: Final[TypeAdapter[SinkSpec]] = TypeAdapter(SinkSpec)
 """`SINK_SPEC.validate_python({"kind": "parquet", "path": "/data/recommendations"})`"""
+
+
+class RunSpec(_Spec):
+    """All that a bulk run is: where it reads and writes, and what it leaves out or gives up on.
+
+    `only_changed` asks only for rows whose answer in the sink was made from another request, model
+    or catalog version. With it, or with the source's `changed_since`, the answers are added to the
+    earlier result; without, they replace it. More than `max_bad` bad rows end the run; None: no
+    number does.
+    """
+
+    source: SourceSpec
+    sink: SinkSpec
+    only_changed: bool = False
+    max_bad: int | None = Field(default=None, ge=0)
+
+    @property
+    def incremental(self) -> bool:
+        """Whether what the sink has of other rows stays."""
+        return self.only_changed or self.source.changed_since is not None
+
+    def output(self) -> str:
+        """Names the output in 32 hex digits: two specs that write to one place have the same."""
+        return sha256(repr(_place(self.sink)).encode()).hexdigest()[:32]
+
+
+def parse_run(data: Any) -> RunSpec:
+    """Validate a plain dict, or return a spec as it is.
+
+    Raises:
+        InvalidRequest: naming every field that is wrong, never quoting its content.
+    """
+    if isinstance(data, RunSpec):
+        return data
+    try:
+        return RunSpec.model_validate(data)
+    except ValidationError as error:
+        raise InvalidRequest(explain_validation(error)) from None
+
+
+def _place(sink: SinkSpec) -> tuple[object, ...]:
+    if isinstance(sink, ParquetSink | JsonlSink):
+        return ("folder", os.path.abspath(sink.path))  # noqa: PTH100  a link is not followed
+    where = urlsplit(sink.url.get_secret_value())
+    return (where.hostname, where.port, where.path, *_within(sink))
+
+
+def _within(sink: RedisSink | SqlSink) -> tuple[str, str]:
+    return ("key", sink.key) if isinstance(sink, RedisSink) else ("table", sink.table)

@@ -20,6 +20,7 @@ PROGRAM: Final = "reclane"
 
 # The light side's own commands, each imported only when it is used.
 OWN: Final = {
+    "bulk": "reclane.cli.bulk:bulk",
     "completion": "reclane.cli.completion:completion",
     "dlq": "reclane.cli.dlq:dlq",
     "doctor": "reclane.cli.doctor:doctor",
@@ -68,6 +69,7 @@ class CommandGroup(click.Group):
 
 # Known here so that --help needs not import them.
 _SUMMARIES = {
+    "bulk": "Answer every row of a file or table; watch, pause, resume or cancel a run.",
     "catalog": "Build and inspect item catalogs.",
     "completion": "Print a script that completes commands in your shell.",
     "demo": "See it work: queue, worker, model and catalog on this machine.",

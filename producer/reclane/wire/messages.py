@@ -8,6 +8,7 @@ import json
 import re
 import socket
 from binascii import Error as BinasciiError
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -106,11 +107,13 @@ def _plain(value: Any) -> Any:
 
 
 @lru_cache(64)
-def _envelope(queue: str, reply_to: str, priority: int, keyed: bool) -> tuple[bytes, ...]:
+def _envelope(
+    task: str, queue: str, reply_to: str, priority: int, keyed: bool
+) -> tuple[bytes, ...]:
     """The parts of an envelope between the values that change from message to message."""
     headers = {
         "lang": "py",
-        "task": names.RECOMMEND,
+        "task": task,
         "id": "\0id",
         "shadow": None,
         "eta": None,
@@ -164,14 +167,33 @@ def encode_request(
     `digest` is `request_digest` where the id comes from an idempotency key.
     """
     body = request.model_dump_json(exclude_defaults=True, by_alias=True, ensure_ascii=False)
-    framed = (
-        b"[["
-        + body.encode()
-        + b'], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
-    )
     expires = b"null"
     if request.deadline_s is not None:
         expires = quote(datetime.fromtimestamp(now + request.deadline_s, UTC).isoformat())
+    envelope = _envelope(names.RECOMMEND, queue, reply_to, priority, bool(digest))
+    return _fill(envelope, body.encode(), task_id, now, expires, digest)
+
+
+def encode_chunk(requests: Sequence[bytes], *, task_id: str, reply_to: str, now: float) -> bytes:
+    """Envelope for a chunk on the bulk queue; `requests` are JSON objects. See `encode_request`."""
+    envelope = _envelope(names.RECOMMEND_MANY, names.BULK_QUEUE, reply_to, 0, False)
+    return _fill(envelope, b"[" + b", ".join(requests) + b"]", task_id, now)
+
+
+def _fill(
+    envelope: tuple[bytes, ...],
+    argument: bytes,
+    task_id: str,
+    now: float,
+    expires: bytes = b"null",
+    digest: str = "",
+) -> bytes:
+    """An envelope around its one positional argument, JSON."""
+    framed = (
+        b"[["
+        + argument
+        + b'], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+    )
     values = {
         b"id": quote(task_id),
         b"expires": expires,
@@ -180,8 +202,7 @@ def encode_request(
         b"tag": quote(str(uuid4())),
         b"digest": quote(digest),
     }
-    parts = _envelope(queue, reply_to, priority, bool(digest))
-    return b"".join(values[p] if i % 2 else p for i, p in enumerate(parts))
+    return b"".join(values[p] if i % 2 else p for i, p in enumerate(envelope))
 
 
 def decode_message(raw: bytes) -> Message:
