@@ -137,7 +137,7 @@ class Keys:
         return f"{self.prefix}reclane:bulk:bad:{run_id}"
 
     def bulk_output(self, output: str) -> str:
-        """HASH of one output: the run that writes there now, when the last finished one started."""
+        """HASH of one output: who writes there now, when the last run that was done started."""
         return f"{self.prefix}reclane:bulk:output:{output}"
 
     def result(self, task_id: str) -> str:

@@ -22,7 +22,7 @@ from reclane_worker.celery_side.finisher import answer_or_raise, computed
 from reclane_worker.celery_side.same_redis import celery_redis
 from reclane_worker.chunks import many_answers
 from reclane_worker.settings import WorkerSettings
-from reclane_worker.step import LaneStep
+from reclane_worker.step import BulkStep, LaneStep
 
 if TYPE_CHECKING:
     from reclane_worker.pipeline import Pipeline
@@ -53,7 +53,7 @@ def configuration() -> dict[str, Any]:
 
 
 app.add_defaults(configuration)
-app.steps["worker"].add(LaneStep)
+app.steps["worker"].update((LaneStep, BulkStep))
 
 
 # resultrepr_maxsize: Celery logs a task's result and sends it in events; it holds request text.

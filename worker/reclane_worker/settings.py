@@ -29,6 +29,8 @@ class WorkerSettings(Settings):
 
     lane: bool = True
     """False makes a stock Celery worker of it, one request at a time."""
+    bulk_runs: bool = True
+    """False leaves bulk runs to other workers: those that see the files and databases."""
     lease_ms: int = Field(default=10_000, ge=500, le=600_000)
     """How long a silent worker keeps its messages before others take them over."""
     lease_messages: int = Field(default=256, ge=1, le=MAX_LEASE_MESSAGES)

@@ -1,4 +1,4 @@
-"""The bootstep that adds the lane to a Celery worker: start, drain, stop."""
+"""The bootsteps that add the lane, and taking bulk runs on, to a Celery worker."""
 
 import logging
 import os
@@ -130,6 +130,35 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
             withdraw(id_file)
         else:
             announce(id_file, worker_id)
+
+
+class BulkStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
+    """Takes bulk runs on beside the rest, in workers without a lane too."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def include_if(self, worker: Any) -> bool:
+        return WorkerSettings.from_environment().bulk_runs
+
+    def start(self, worker: Any) -> None:
+        from reclane_worker.bulk.conductor import Conductor
+        from reclane_worker.bulk.ledger import Ledger
+
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        self.conductor = Conductor(Ledger(WorkerSettings.from_environment(), name))
+        signals.worker_shutting_down.connect(self._shutting_down)
+        self.conductor.start()
+
+    def _shutting_down(self, **_: Any) -> None:
+        self.conductor.begin_stop()
+
+    def stop(self, worker: Any) -> None:
+        """What a step has begun is finished; another worker goes on with the run."""
+        if hasattr(self, "conductor"):
+            self.conductor.stop()
+
+    def terminate(self, worker: Any) -> None:
+        self.stop(worker)
 
 
 def refuse_unsafe(worker: Any, settings: WorkerSettings) -> None:

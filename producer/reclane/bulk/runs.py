@@ -162,7 +162,7 @@ def _move(client: Any, keys: names.Keys, run_id: str, state: State) -> None:
         _MOVE,
         3,
         *(keys.bulk_run(run_id), keys.bulk_due, keys.bulk_output(run.spec.output())),
-        *(run_id, state, keys.bulk_woken, *_FROM[state]),
+        *(run_id, state, keys.bulk_woken, keys.bulk_run(""), *_FROM[state]),
     )
     if reply[0] > 0:
         return

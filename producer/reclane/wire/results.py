@@ -22,10 +22,11 @@ READY: Final = frozenset({SUCCESS, FAILURE, REVOKED})
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """A stored result: Celery's state and its JSON value."""
+    """A stored result: Celery's state, its JSON value, and when it ended (ISO 8601, UTC)."""
 
     status: str
     result: Any
+    done: str | None = None
 
 
 def encode_success(
@@ -71,7 +72,8 @@ def decode_result(raw: bytes) -> Meta:
     data = read_json(raw, "result", None)
     if not isinstance(data, dict) or not isinstance(data.get("status"), str):
         raise WireError("the stored result is not a Celery result")
-    return Meta(data["status"], data.get("result"))
+    done = data.get("date_done")
+    return Meta(data["status"], data.get("result"), done if isinstance(done, str) else None)
 
 
 def is_terminal(raw: bytes) -> bool:

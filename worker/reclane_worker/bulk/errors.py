@@ -3,6 +3,10 @@
 StepFailed                a BulkError
 ├── SourceUnusable    the source cannot be read as the spec says: fix the spec or the data
 ├── SourceChanged     files were changed while a run read them: start a new run
+├── TooManyBad        more bad rows than the run allows: mend them, or allow more
+├── GivenUp           workers died of a step, or failed without a known reason, again and again
+├── NoWorker          nobody says what would answer: start a worker; the run goes on then
+├── RedisFull         reclane's own Redis has no room: give it some; the run goes on then
 ├── SinkUnusable      the sink cannot be written as the spec says: fix the spec or the store
 ├── SinkFull          no room: free some and write again
 └── StoreUnavailable  a database or Redis could not be reached: try again later
@@ -31,6 +35,32 @@ class SourceChanged(StepFailed):
     """Files were changed, added or removed while a run read them; start a new run."""
 
     code = "source_changed"
+
+
+class TooManyBad(StepFailed):
+    """More bad rows than the run allows; mend them, or allow more."""
+
+    code = "too_many_bad_rows"
+
+
+class GivenUp(StepFailed):
+    """Workers died of a step, or failed without a known reason, again and again; see their logs."""
+
+    code = "given_up"
+
+
+class NoWorker(StepFailed):
+    """No worker says what it answers with; start one, and the run goes on."""
+
+    code = "no_worker"
+    retry = True
+
+
+class RedisFull(StepFailed):
+    """reclane's own Redis has no room; give it some, and the run goes on."""
+
+    code = "redis_full"
+    retry = True
 
 
 class SinkUnusable(StepFailed):

@@ -24,6 +24,7 @@ class Result:
     answer: dict[str, Any] | None
     failure: dict[str, Any] | None
     at: float
+    digest: str = ""
 
 
 class _Model(BaseModel):

@@ -1,0 +1,325 @@
+"""THE STEPS of a bulk run: check, send, write, carry, complete. Read `Work.step` first.
+
+Each step is short and may be repeated: a process that dies in one leaves the run between two steps,
+and whoever claims it then does that step again. A part that is written twice has the same bytes, so
+at most the rows of one part are computed or written again.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Final
+
+from reclane import wire
+from reclane.contract import Versions as AnswerVersions
+from reclane.contract import parse_request
+from reclane_worker.bulk.errors import NoWorker, TooManyBad
+from reclane_worker.bulk.ledger import Claim, Command, Ledger, Versions
+from reclane_worker.bulk.sent import (
+    CHUNK_ROWS,
+    Ask,
+    Sent,
+    answer_digest,
+    ask,
+    cut,
+    results,
+)
+from reclane_worker.bulk.sinks import Manifest, Result, open_sink
+from reclane_worker.bulk.sources import BadRow, Row, open_source
+
+IN_FLIGHT: Final = 32  # chunks that are sent and not written: what Redis holds of a run
+PART_CHUNKS: Final = 16  # of these at once become a part of the sink
+LAND_EVERY_S: Final = 10.0  # or fewer, so that no result outlives its time and progress shows
+LOOK_EVERY_S: Final = 1.0  # in case word was lost
+SKIP_ROWS: Final = 1_000  # rows whose records are compared at once
+MAX_SKIPPED: Final = 20_000  # rows in one step
+OVER: Final = None
+
+_log = logging.getLogger(__name__)
+
+
+class Work:
+    """A claimed run with its source and sink. For one thread; `close` it."""
+
+    def __init__(self, ledger: Ledger, claim: Claim) -> None:
+        """Reads what was sent; opens nothing yet.
+
+        Raises:
+            StepFailed, MissingExtra: the source or sink cannot be opened here.
+        """
+        fields, self._spec = claim.fields, claim.spec
+        self._ledger = ledger
+        self._claim = claim
+        self._source = open_source(self._spec.source)
+        self._sink = open_sink(self._spec.sink, claim.id)
+        self._state = fields["state"]
+        self._checked = self._looked = False
+        self._cursor = json.loads(fields.get("cursor", "null"))
+        self._exhausted = "exhausted" in fields
+        self._next = int(fields.get("next", 0))
+        self._parts = int(fields.get("parts", 0))
+        self._bad = int(fields.get("bad", 0))
+        self._written = int(fields.get("written", 0))
+        self._versions = {tuple(one) for one in json.loads(fields.get("versions", "[]"))}
+        self._chunks = ledger.chunks(claim)
+        self._pending = False
+        self._current: Versions | None = None
+        self._landed_at = time.monotonic()
+        self._shown = -1
+
+    def step(self) -> float | None:
+        """Do what can be done now; seconds to wait before the next step, OVER after the last.
+
+        Raises:
+            LostRun: another worker has the run.
+            StepFailed: the run cannot go on, or not now.
+        """
+        if self._state == "cancelling":
+            return self._cancel()
+        if not self._checked:
+            self._check()
+        landed = self._land()
+        self._looked = True
+        if self._state == "paused":
+            return self._rest()
+        sent = self._send()
+        if self._exhausted and not self._chunks:
+            return self._finish()
+        if landed or sent:
+            return 0.0
+        self._save()  # hears of a new state, too
+        return LOOK_EVERY_S
+
+    def close(self) -> None:
+        self._source.close()
+        self._sink.close()
+
+    # ---- before anything is sent, and after trouble
+
+    def _check(self) -> None:
+        self._source.check()
+        self._sink.check()
+        known = self._ledger.sets(self._claim, trouble=None) if self._state == "running" else []
+        if "total" not in self._claim.fields and not self._exhausted:
+            known += self._ledger.sets(self._claim, total=self._source.count())
+        self._save(*known)
+        self._checked = True
+
+    # ---- from the source to the queue
+
+    def _send(self) -> bool:
+        sent = False
+        for _ in range(PART_CHUNKS):
+            if self._exhausted or len(self._chunks) >= IN_FLIGHT or self._state != "running":
+                break
+            self._send_next()
+            sent = True
+        return sent
+
+    def _send_next(self) -> None:
+        """Read on, and send what is to be asked, in one step with where to go on."""
+        rows, bad, passed = self._read()
+        chunks = list(cut(rows, self._next))
+        self._next += len(chunks)
+        self._bad += len(bad)
+        self._written += len(bad) + passed
+        asked = len(rows) + passed
+        self._save(
+            *self._ledger.sends(self._claim, chunks),
+            *self._ledger.counts(self._claim, read=asked, bad=len(bad), unchanged=passed),
+            *self._ledger.notes_bad(self._claim, [(one.place, one.reason) for one in bad]),
+            *self._ledger.sets(
+                self._claim,
+                cursor=json.dumps(self._cursor),
+                next=self._next,
+                written=self._written,
+                exhausted=1 if self._exhausted else None,
+                tries=None,
+            ),
+            room=True,
+        )
+        self._chunks |= {chunk.number: chunk for chunk in chunks}
+        if self._spec.max_bad is not None and self._bad > self._spec.max_bad:
+            raise TooManyBad(
+                f"{self._bad} bad rows, more than {self._spec.max_bad}; "
+                f"`reclane bulk status {self._claim.id}` shows the first"
+            )
+
+    def _read(self) -> tuple[list[Ask], list[BadRow], int]:
+        """The next rows to ask for, the bad ones, and how many are as they were."""
+        limit = SKIP_ROWS if self._spec.only_changed else CHUNK_ROWS
+        asks: list[Ask] = []
+        bad: list[BadRow] = []
+        passed = 0
+        while not asks and not self._exhausted and passed + len(bad) < MAX_SKIPPED:
+            found = self._source.read(self._cursor, limit)
+            self._cursor, self._exhausted = found.cursor, found.cursor is None
+            bad += found.bad
+            new = [ask(row.key, parse_request(row.request)) for row in found.rows]
+            if self._spec.only_changed:
+                same = self._unchanged(found.rows, new)
+                new = [one for one in new if one.key not in same]
+            asks += new
+            passed += len(found.rows) - len(new)
+        return asks, bad, passed
+
+    def _unchanged(self, rows: Sequence[Row], asks: Sequence[Ask]) -> set[str]:
+        """Keys whose record in the sink is what asking again would bring."""
+        now = self._current = self._current or self._ledger.versions()
+        if now is None:
+            raise NoWorker("no worker says yet what it answers with; start one")
+        wanted = {}
+        for row, one in zip(rows, asks, strict=True):
+            catalog = now.catalog(row.request.get("catalog"))
+            if catalog is not None:
+                wanted[one.key] = answer_digest(one.digest, now.model, catalog)
+        return self._sink.unchanged(wanted)
+
+    # ---- from the queue to the sink
+
+    def _land(self) -> bool:
+        """Write the chunks that are answered, oldest first; send again what was lost."""
+        chunks = list(self._chunks.values())
+        states = self._ledger.states(chunks)
+        found = list(zip(chunks, states, strict=True))
+        lost = [chunk for chunk, state in found if not state]
+        revoked = [chunk for chunk, state in found if state == wire.REVOKED]
+        if revoked:
+            self._take_back(revoked)
+            return True
+        if lost and self._state == "running":
+            self._send_again(lost)
+            return True
+        self._pending = any(state and state not in wire.READY for state in states)
+        ready = list(takewhile(lambda one: one[1] in wire.READY, found))
+        self._show(sum(len(chunk.keys) for chunk, _ in ready))
+        last = not self._pending and (self._exhausted or self._state == "paused")
+        late = time.monotonic() - self._landed_at > LAND_EVERY_S
+        if not ready or not (last or late or len(ready) >= PART_CHUNKS):
+            return False
+        self._write([chunk for chunk, _ in ready[:PART_CHUNKS]])
+        return True
+
+    def _write(self, chunks: Sequence[Sent]) -> None:
+        rows: list[Result] = []
+        for chunk, stored in zip(chunks, self._ledger.results(chunks), strict=True):
+            if stored is None:
+                return  # its time ended just now: the next step sends it again
+            rows += results(chunk, stored)
+        part = self._sink.write(self._parts, rows)
+        failed = sum(row.answer is None for row in rows)
+        self._parts += 1
+        self._written += len(rows)
+        self._versions |= {
+            (v["model"], v["catalog"], v["contract"])
+            for v in (row.answer["versions"] for row in rows if row.answer)
+        }
+        self._save(
+            *self._ledger.lands(self._claim, chunks, part),
+            *self._ledger.counts(self._claim, answered=len(rows) - failed, failed=failed),
+            *self._ledger.sets(
+                self._claim,
+                parts=self._parts,
+                written=self._written,
+                versions=json.dumps(sorted(self._versions)),
+                tries=None,
+            ),
+        )
+        for chunk in chunks:
+            del self._chunks[chunk.number]
+        self._landed_at = time.monotonic()
+
+    def _send_again(self, lost: Sequence[Sent]) -> None:
+        _log.warning("bulk run %s: %s chunks are sent again", self._claim.id, len(lost))
+        again = [chunk.renamed() for chunk in lost]
+        self._save(*self._ledger.sends(self._claim, again), room=True)
+        self._chunks |= {chunk.number: chunk for chunk in again}
+
+    def _take_back(self, revoked: Sequence[Sent]) -> None:
+        """Somebody took chunks from the queue by hand: wait until the run is resumed. Those that
+        were revoked before it was are sent again."""
+        unsent = [chunk.unsent() for chunk in revoked]
+        self._chunks |= {chunk.number: chunk for chunk in unsent}
+        commands = self._ledger.takes_back(self._claim, unsent)
+        if self._looked and self._state == "running":
+            text = "requests were revoked or purged by hand; `reclane bulk resume` sends them again"
+            told = json.dumps(["requests_revoked", text])
+            commands += self._ledger.sets(self._claim, state="paused", trouble=told)
+        self._save(*commands)
+
+    def _show(self, ready: int = 0) -> None:
+        """Let watchers see how many rows are computed; renews the claim."""
+        done = self._written + ready
+        if done != self._shown:
+            self._shown = done
+            self._save(*self._ledger.sets(self._claim, done=done))
+
+    # ---- the ends
+
+    def _rest(self) -> float | None:
+        """Paused: what is under way still lands."""
+        if self._pending:
+            self._save()
+            return LOOK_EVERY_S
+        self._ledger.let_go(self._claim, due_s=None)
+        return OVER
+
+    def _finish(self) -> float | None:
+        """All rows of the source are written: show the result."""
+        if self._spec.incremental and self._carry():
+            return 0.0
+        parts = self._ledger.parts(self._claim)
+        counts = self._ledger.counters(self._claim)
+        versions = tuple(
+            AnswerVersions(model=model, catalog=catalog, contract=contract)
+            for model, catalog, contract in sorted(self._versions)
+        )
+        started = int(self._claim.fields["started"]) / 1e3
+        self._sink.complete(
+            Manifest(
+                run=self._claim.id,
+                parts=parts,
+                counts=counts,
+                versions=versions,
+                started=started,
+                finished=time.time(),
+            )
+        )
+        self._end("done", *self._ledger.sets(self._claim, done=self._written))
+        return OVER
+
+    def _carry(self) -> bool:
+        """Take one more part over from the earlier result; whether there was something to do."""
+        fields = self._claim.fields
+        own = int(fields.setdefault("own", str(self._parts)))
+        parts = self._ledger.parts(self._claim)[:own]
+        carried = self._sink.carry(self._parts, int(fields.get("carry_at", 0)), parts)
+        if carried is None:
+            return False
+        fields["carry_at"] = str(carried.at)
+        self._parts += carried.part is not None
+        self._save(
+            *(self._ledger.keeps(self._claim, carried.part) if carried.part else ()),
+            *self._ledger.counts(self._claim, carried=int(carried.part is not None)),
+            *self._ledger.sets(
+                self._claim, own=own, carry_at=carried.at, parts=self._parts, tries=None
+            ),
+        )
+        return True
+
+    def _cancel(self) -> float | None:
+        """Given up: nobody computes what waits, and nothing half stays."""
+        self._ledger.revoke([chunk for chunk in self._chunks.values() if chunk.id])
+        self._sink.clear()
+        self._end("cancelled", *self._ledger.forgets(self._claim))
+        return OVER
+
+    def _end(self, state: str, *commands: Command) -> None:
+        ending = self._ledger.ends(self._claim, state, int(time.time() * 1e3))
+        self._ledger.let_go(self._claim, *commands, *ending, due_s=None)
+        _log.info("bulk run %s is %s", self._claim.id, state)
+
+    def _save(self, *commands: Command, room: bool = False) -> None:
+        self._state = self._ledger.save(self._claim, *commands, room=room)
