@@ -15,7 +15,7 @@ import redis
 
 from reclane.errors import ReclaneError
 from reclane_worker.bulk.errors import GivenUp, RedisFull
-from reclane_worker.bulk.ledger import AGAIN_S, LEASE_S, Claim, Ears, Ledger, LostRun
+from reclane_worker.bulk.ledger import AGAIN_S, Claim, Ears, Ledger, LostRun
 from reclane_worker.bulk.work import Work
 from reclane_worker.lane import patiently
 
@@ -137,7 +137,7 @@ class Renewal:
         self._over.set()
 
     def _run(self) -> None:
-        while not self._over.wait(LEASE_S / 3):
+        while not self._over.wait(self._ledger.lease_s / 3):
             if time.monotonic() - self.step_began > MAX_STEP_S:
                 _log.error("bulk run %s: a step hangs; others may take the run on", self._claim.id)
                 return

@@ -23,7 +23,6 @@ from reclane_worker.bulk.sent import Sent, status
 from reclane_worker.bulk.sinks import Part
 from reclane_worker.settings import WorkerSettings
 
-LEASE_S: Final = 30.0
 AGAIN_S: Final = 5.0  # before a sink or source that was away is tried again
 MAX_BAD_KEPT: Final = 100
 _HEAD_BYTES: Final = 40  # of a stored result: its status
@@ -69,6 +68,7 @@ class Ledger:
     def __init__(self, settings: WorkerSettings, worker_id: str) -> None:
         self.keys = settings.keys
         self._id = worker_id
+        self.lease_s = settings.lease_ms / 1e3
         self._redis: Any = connect(settings)  # redis-py types replies loosely
         load = _scripts.load
         self._claim = self._redis.register_script(load("reclane_worker/bulk_claim", allow_oom=True))
@@ -80,7 +80,7 @@ class Ledger:
 
     def claim(self) -> Claim | float | None:
         """A run that is due; else seconds until one is, None where none is known."""
-        arguments = (self.keys.bulk_run(""), int(LEASE_S * 1e3), self._id)
+        arguments = (self.keys.bulk_run(""), int(self.lease_s * 1e3), self._id)
         run_id, *rest = self._claim(keys=[self.keys.bulk_due], args=arguments)
         if not run_id:
             return None if rest[0] < 0 else rest[0] / 1e3
@@ -96,7 +96,7 @@ class Ledger:
         Raises:
             LostRun: it is another worker's.
         """
-        return self._save(claim, commands, LEASE_S, room=room)
+        return self._save(claim, commands, self.lease_s, room=room)
 
     def let_go(self, claim: Claim, *commands: Command, due_s: float | None) -> None:
         """Write a step and give the run up, to be taken on in `due_s` seconds; None: never.

@@ -1,0 +1,442 @@
+"""A bulk run: state in Redis, taken on by whichever worker lives, losing nothing."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import redis
+from celery import Celery
+from commands import Reclane
+from pyarrow import parquet
+
+from bulk import RUN, answered, begin, finish, ids, look, spec, users, write_rows, written
+from reclane import Client, RequestFailed, names
+from reclane.bulk import runs
+from reclane.embedded import EmbeddedServer
+from reclane.errors import RunConflict, UnknownRun
+from reclane.operations import purging
+from reclane.settings import Settings
+from support import (
+    DEADLINE_S,
+    KEYS,
+    StartWorker,
+    assert_nothing_left,
+    eventually,
+    statistics_of_all,
+)
+
+ROWS = 12_000  # enough to be met in the middle
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "users.parquet", users(ROWS))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "recs"
+
+
+@pytest.fixture
+def reclane(server: EmbeddedServer) -> Reclane:
+    made = Reclane(server.url)
+    made.environment.pop("RECLANE_KEY_PREFIX")
+    return made
+
+
+def assert_whole(raw: "redis.Redis", out: Path, rows: int = ROWS) -> None:
+    """Every row has an answer, once, and Redis holds nothing of the run but what it became."""
+    assert set(written(out)) == {f"u{n}" for n in range(rows)}
+    assert all(record["items"] for record in written(out).values())
+    assert not raw.exists(KEYS.bulk_chunks(RUN))
+    assert_nothing_left(raw)
+
+
+def test_every_row_holds_what_a_single_request_gives(
+    tmp_path: Path, out: Path, raw: "redis.Redis", client: Client, start_worker: StartWorker
+) -> None:
+    rows: list[dict[str, Any]] = [
+        {"user_id": "words", "query": "想看一部好看的科幻电影"},
+        {"user_id": "seen", "history": ["film/alien", "film/dune"]},
+        {"user_id": "both", "query": "jazz", "history": ["film/alien"]},
+        {"user_id": "elsewhere", "query": "film", "catalog": "unknown"},
+        {"user_id": "wrong", "query": "film", "k": 0},
+        {"query": "film"},
+    ]
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    start_worker()
+    begin(raw, spec(lines, out))
+    run = finish(raw)
+    assert run.counts == {
+        **dict.fromkeys(runs.COUNTS, 0),
+        **{"read": 4, "bad": 2, "answered": 3, "failed": 1},
+    }
+    found = written(out)
+    for row in rows[:3]:
+        key = row.pop("user_id")
+        alone = client.recommend(timeout=DEADLINE_S, **row)
+        assert [(i["id"], i["title"]) for i in found[key]["items"]] == [
+            (i.id, i.title) for i in alone.items
+        ]
+        assert [i["score"] for i in found[key]["items"]] == pytest.approx(
+            [i.score for i in alone.items], abs=1e-5
+        )
+    assert found["elsewhere"]["failure"]["code"] == "unknown_catalog"
+    assert [bad.place for bad in runs.bad_rows(raw, KEYS, RUN)] == ["rows.jsonl:5", "rows.jsonl:6"]
+    counted = duckdb.sql(f"SELECT count(*) FROM '{out}/*.parquet'").fetchall()
+    assert counted == [(4,)]
+
+
+def assert_no_results(raw: "redis.Redis") -> None:
+    assert not list(raw.scan_iter(KEYS.result("*")))
+
+
+def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(
+    source: Path, out: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    begin(raw, spec(source, out))
+    for part in (1, 2):
+        worker = start_worker()
+        answered(raw, part * 3_200)
+        worker.kill()
+    start_worker()
+    finish(raw)
+    assert_whole(raw, out)
+
+
+def test_redis_killed_in_the_middle_loses_nothing(
+    server: EmbeddedServer, source: Path, out: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    start_worker()
+    begin(raw, spec(source, out))
+    answered(raw, 1)
+    server.kill()
+    server.start()
+    finish(raw)
+    assert_whole(raw, out)
+
+
+def test_two_workers_take_over_from_each_other(
+    source: Path, out: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    first, second = start_worker(), start_worker()
+    begin(raw, spec(source, out))
+    answered(raw, 1)
+    holder = first if f"{RUN}: taken on" in first.log() else second
+    assert holder.stop() == 0
+    finish(raw)
+    other = second if holder is first else first
+    assert f"{RUN}: taken on" in other.log()
+    assert_whole(raw, out)
+
+
+def test_a_worker_that_came_back_late_can_save_nothing(
+    source: Path, out: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    """Frozen past its claim, in whatever step."""
+    first = start_worker()
+    begin(raw, spec(source, out))
+    answered(raw, 1)
+    first.signal(signal.SIGSTOP)
+    second = start_worker()
+    eventually(lambda: f"{RUN}: taken on" in second.log(), "the other has taken the run on")
+    first.signal(signal.SIGCONT)
+    finish(raw)
+    assert_whole(raw, out)
+
+
+def test_who_watches_may_die(
+    source: Path, out: Path, raw: "redis.Redis", reclane: Reclane, start_worker: StartWorker
+) -> None:
+    arguments = ("bulk", "run", str(source), "--out", str(out), "--id", RUN)
+    with reclane.running(*arguments) as watcher:
+        start_worker()
+        answered(raw, 1)
+        watcher.kill()
+    finish(raw)
+    assert_whole(raw, out)
+    again = reclane.json(*arguments)
+    assert (again["state"], again["done"]) == ("done", ROWS)
+
+
+def test_one_id_runs_once_and_one_output_has_one_run(
+    source: Path, out: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    wanted = spec(source, out)
+    assert begin(raw, wanted)
+    assert not begin(raw, wanted)
+    with pytest.raises(RunConflict, match=RUN):
+        begin(raw, spec(source, out), "nightly-2")
+    assert begin(raw, spec(source, out.with_name("elsewhere")), "elsewhere")
+    start_worker()
+    finish(raw)
+    finish(raw, "elsewhere")
+    first = look(raw)
+    assert not begin(raw, wanted)
+    assert look(raw) == first
+    assert begin(raw, wanted, "nightly-2")
+    finish(raw, "nightly-2")
+    assert_whole(raw, out)
+
+
+def test_the_task_starts_a_run_once(
+    source: Path, out: Path, raw: "redis.Redis", stock: Celery, start_worker: StartWorker
+) -> None:
+    start_worker()
+    sent = [
+        stock.send_task(
+            names.BULK_START,
+            args=[spec(source, out)],
+            kwargs={"run_id": RUN},
+            queue=names.TASKS_QUEUE,
+        )
+        for _ in range(2)
+    ]
+    told = [one.get(timeout=DEADLINE_S) for one in sent]
+    assert sorted(one["begun"] for one in told) == [False, True]
+    assert {one["run"] for one in told} == {RUN}
+    with pytest.raises(RequestFailed, match="source"):
+        stock.send_task(names.BULK_START, args=[{}], queue=names.TASKS_QUEUE).get(
+            timeout=DEADLINE_S
+        )
+    finish(raw)
+    assert_whole(raw, out)
+
+
+def test_a_pause_lasts_until_it_is_resumed(
+    source: Path, out: Path, raw: "redis.Redis", reclane: Reclane, start_worker: StartWorker
+) -> None:
+    start_worker()
+    begin(raw, spec(source, out))
+    answered(raw, 1)
+    reclane("bulk", "pause", RUN)
+    eventually(lambda: not raw.zcard(KEYS.bulk_due), "the worker has let go")
+    assert_nothing_left(raw)
+    paused = look(raw)
+    assert (paused.state, paused.over) == ("paused", False)
+    assert 0 < paused.done < ROWS
+    assert paused.done == paused.counts["answered"]
+    assert "paused" in reclane("bulk", "status").stdout
+    reclane("bulk", "resume", RUN)
+    finish(raw)
+    assert_whole(raw, out)
+    for command in ("pause", "resume"):
+        assert "done" in reclane("bulk", command, RUN, code=1).stderr
+
+
+def test_a_cancelled_run_leaves_the_earlier_result(
+    source: Path,
+    tmp_path: Path,
+    out: Path,
+    raw: "redis.Redis",
+    reclane: Reclane,
+    start_worker: StartWorker,
+) -> None:
+    start_worker()
+    begin(raw, spec(write_rows(tmp_path / "few.parquet", users(3)), out), "earlier")
+    finish(raw, "earlier")
+    begin(raw, spec(source, out))
+    answered(raw, 1)
+    reclane("bulk", "cancel", RUN, "--yes")
+    finish(raw, state="cancelled")
+    assert set(written(out)) == {"u0", "u1", "u2"}
+    assert len([path for path in out.parent.iterdir() if path.name.startswith(".recs")]) == 1
+    eventually(lambda: not raw.llen(KEYS.list(names.BULK_QUEUE)), "what waited is dropped")
+    assert begin(raw, spec(source, out), "later")
+    finish(raw, "later")
+
+
+def test_what_is_purged_pauses_the_run_and_is_sent_again_when_resumed(
+    source: Path, server: EmbeddedServer, out: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    # One that takes runs on, but nothing from the lane's queues.
+    start_worker().stop()
+    conducting = start_worker.prepare({"RECLANE_LANE": "false"})
+    with conducting_only(conducting):
+        begin(raw, spec(source, out))
+        eventually(lambda: raw.llen(KEYS.list(names.BULK_QUEUE)) == 32, "all that may is sent")
+        settings = Settings.load(redis_url=server.url)
+        assert purging.purge(raw, settings, names.BULK_QUEUE).ended == 32
+        eventually(lambda: look(raw).state == "paused", "the run is paused")
+        trouble = look(raw).trouble
+        assert trouble
+        assert trouble[0] == "requests_revoked"
+        runs.resume(raw, KEYS, RUN)
+        start_worker()
+        finish(raw)
+    assert_whole(raw, out)
+
+
+class conducting_only:  # noqa: N801  reads as a statement
+    """A worker without a lane holds no lease to wait for."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> None:
+        self._process = subprocess.Popen(
+            self._worker.command,
+            env=self._worker.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        assert self._process.wait(DEADLINE_S) == 0
+
+
+def test_answers_that_outlived_their_time_are_asked_for_again(
+    source: Path, out: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    start_worker()
+    begin(raw, spec(source, out))
+    answered(raw, 1)
+    lost = list(raw.scan_iter(KEYS.result("*")))
+    assert lost
+    raw.delete(*lost)
+    finish(raw)
+    assert_whole(raw, out)
+
+
+def test_bad_rows_are_fatal_only_where_asked(
+    tmp_path: Path, out: Path, raw: "redis.Redis", reclane: Reclane, start_worker: StartWorker
+) -> None:
+    rows = [
+        *users(5),
+        {"user_id": "a", "query": "x", "k": 0},
+        {"user_id": "", "query": "x", "k": 3},
+    ]
+    source = write_rows(tmp_path / "some.parquet", rows)
+    start_worker()
+    arguments = ("bulk", "run", str(source), "--out", str(out), "--max-bad")
+    failed = reclane(*arguments, "1", "--id", "strict", code=1)
+    assert "too_many_bad_rows" in failed.stderr
+    assert "some.parquet row 6" in failed.stdout
+    assert not out.exists()
+    done = reclane.json(*arguments, "2", "--id", "lenient")
+    assert [bad["place"] for bad in done["bad_rows"]] == [
+        "some.parquet row 6",
+        "some.parquet row 7",
+    ]
+    assert len(written(out)) == 5
+
+
+def test_a_source_that_changes_fails_the_run(
+    source: Path, out: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    start_worker()
+    begin(raw, spec(source, out))
+    answered(raw, 1)
+    write_rows(source, users(ROWS + 1))
+    run = finish(raw, state="failed")
+    assert run.trouble
+    assert run.trouble[0] == "source_changed"
+    assert not out.exists()
+    assert begin(raw, spec(source, out), "again"), "a failed run holds no output"
+    finish(raw, "again")
+    with pytest.raises(RunConflict, match="newer run"):
+        runs.resume(raw, KEYS, RUN)
+
+
+def test_a_mistake_is_told_by_the_run_and_can_be_mended(
+    tmp_path: Path, out: Path, raw: "redis.Redis", reclane: Reclane, start_worker: StartWorker
+) -> None:
+    start_worker()
+    source = tmp_path / "late.parquet"
+    failed = reclane("bulk", "run", str(source), "--out", str(out), "--id", RUN, code=1)
+    assert "there is no such file" in failed.stderr
+    write_rows(source, users(3))
+    reclane("bulk", "resume", RUN)
+    finish(raw)
+    assert set(written(out)) == {"u0", "u1", "u2"}
+    with pytest.raises(UnknownRun):
+        look(raw, "unknown")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() or _mount(folder, "size=256k").returncode:
+        pytest.skip("mounting a small disk needs more rights")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def _mount(folder: Path, options: str) -> "subprocess.CompletedProcess[bytes]":
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return subprocess.run(command, capture_output=True, check=False)
+
+
+def test_a_full_disk_stops_the_run_until_there_is_room(
+    small_disk: Path, source: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    out = small_disk / "recs"
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 180_000)
+    start_worker()
+    begin(raw, spec(source, out))
+    eventually(lambda: (look(raw).trouble or ("",))[0] == "sink_full", "the run says so")
+    assert look(raw).state == "running"
+    assert not out.exists()
+    ballast.unlink()
+    assert _mount(small_disk, "remount,size=64m").returncode == 0
+    finish(raw)
+    assert_whole(raw, out)
+
+
+def test_a_full_redis_stops_the_run_until_there_is_room(
+    source: Path, out: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    start_worker()
+    begin(raw, spec(source, out))
+    answered(raw, 1)
+    raw.config_set("maxmemory", 1)
+    eventually(lambda: (look(raw).trouble or ("",))[0] == "redis_full", "the run says so")
+    raw.config_set("maxmemory", 0)
+    finish(raw)
+    assert_whole(raw, out)
+
+
+def test_several_runs_share_a_worker(
+    tmp_path: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    source = write_rows(tmp_path / "users.parquet", users(500))
+    for n in range(3):
+        begin(raw, spec(source, tmp_path / f"recs-{n}"), f"run-{n}")
+    start_worker()
+    for n in range(3):
+        finish(raw, f"run-{n}")
+        assert len(written(tmp_path / f"recs-{n}")) == 500
+    assert [run.id for run in runs.known(raw, KEYS)] == ["run-2", "run-1", "run-0"]
+
+
+def test_nothing_is_computed_twice_when_nothing_fails(
+    source: Path, out: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    start_worker()
+    begin(raw, spec(source, out))
+    finish(raw)
+
+    def computed() -> int:
+        return sum(int(one.get("requests", 0)) for one in statistics_of_all(raw).values())
+
+    eventually(lambda: computed() >= ROWS, "the worker has published its counts")
+    assert computed() == ROWS
+    manifest = json.loads((out / "_manifest.json").read_text())
+    assert manifest["counts"]["answered"] == ROWS
+    assert sum(part["rows"] for part in manifest["parts"]) == ROWS
+    assert parquet.read_table(out).num_rows == ROWS
+    assert_no_results(raw)
+    assert ids(written(out)["u0"])
