@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 # Most tests wait for processes: more of them than cores.
 PARALLEL := -n 3 --dist worksteal
 
-.PHONY: demo test overload test-redis7 chaos model check format venv constraints clean
+.PHONY: demo test overload million test-redis7 chaos model check format venv constraints clean
 
 demo: venv
 	$(BIN)/reclane demo
@@ -21,6 +21,10 @@ test: venv
 # What holds under too much work, measured; some minutes, nothing else should run beside it.
 overload: venv
 	$(BIN)/python tests/benchmarks/overload.py
+
+# A bulk run of a million rows, and what Redis holds meanwhile; some minutes.
+million: venv
+	$(BIN)/python tests/benchmarks/million.py
 
 # The tests that lean on the server most, on Debian's Redis 7 (apt-get install redis-server).
 test-redis7: export RECLANE_TEST_SERVER := $(or $(shell command -v redis-server),/usr/bin/redis-server)
