@@ -66,6 +66,11 @@ class EmbeddedServer:
     def _socket(self) -> str:
         return str(self._folder / "server.sock")
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> Self:
         """Start and wait until it answers.
 

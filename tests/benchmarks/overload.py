@@ -3,134 +3,28 @@
 Real weights (all-MiniLM-L6-v2) on a real server; the flood for memory runs on the stand-in model.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-from uuid import uuid4
 
-import redis
 from pydantic_core import from_json
 from rich.console import Console
 from rich.table import Table
 
-from reclane import Client, DeadlineUnreachable, RecommendRequest, names, wire
-from reclane.embedded import EmbeddedServer
-from reclane_worker import demo
-from reclane_worker.building import build_catalog
-from reclane_worker.encoder import load_encoder
-from reclane_worker.local import WorkerProcess
-from reclane_worker.reading import BadRow, Columns, read_items
-from reclane_worker.settings import WorkerSettings
+from reclane import Client, DeadlineUnreachable, RecommendRequest, names
+from reclane_worker.bench.measures import quantile, quantiles, rounds
+from reclane_worker.bench.sides import KEYS, LEASE, LIMIT_S, Side, Sides
 
-KEYS = names.Keys()
 SLICE_MS = 50.0  # the default on CPU
-LEASE = 256
 OVERLOAD = 1.5
 OVERLOAD_S = 30.0
 WINDOW_S = 5.0
 ROUNDS = 4
 FLOOD = 50_000
-LIMIT_S = 300.0  # no part may take longer
-
-
-@dataclass
-class Side:
-    """A server and a worker on it."""
-
-    server: EmbeddedServer
-    worker: WorkerProcess
-    raw: Any
-    texts: Iterator[str] = field(default_factory=lambda: cycle(demo.burst(2_000)))
-
-    def push(self, queue: str, count: int, deadline_s: float | None = None) -> dict[str, float]:
-        """As a stock client does, past the door: id -> when it expires."""
-        now = time.time()
-        ids = {str(uuid4()): now + (deadline_s or 0.0) for _ in range(count)}
-        self.raw.lpush(
-            KEYS.list(queue),
-            *(
-                wire.encode_request(
-                    RecommendRequest(query=next(self.texts), deadline_s=deadline_s),
-                    task_id=one,
-                    queue=queue,
-                    reply_to="",
-                    now=now,
-                )
-                for one in ids
-            ),
-        )
-        return ids
-
-    def left(self, queue: str | None = None) -> int:
-        """Messages that wait or run; of one queue, those that wait."""
-        pipe = self.raw.pipeline(transaction=False)
-        for key in KEYS.lists(queue) if queue else KEYS.lane_lists():
-            pipe.llen(key)
-        if queue is None:
-            for key in self.raw.scan_iter(KEYS.inflight("*")):
-                pipe.hlen(key)
-        return int(sum(pipe.execute()))
-
-    def drain(self) -> float:
-        """Seconds until nothing is left."""
-        started = time.perf_counter()
-        while self.left():
-            if time.perf_counter() - started > LIMIT_S:
-                raise SystemExit("the worker does not get done")
-            time.sleep(0.01)
-        return time.perf_counter() - started
-
-    def told(self, counter: str) -> int:
-        """One of the worker's counters, a third of a second old at most."""
-        (key,) = self.raw.scan_iter(KEYS.worker("*"))
-        return int(from_json(self.raw.hget(key, "stats") or "{}").get(counter, 0))
-
-    def rss_mb(self) -> float:
-        pages = int(Path(f"/proc/{self.worker.pid}/statm").read_text().split()[1])
-        return pages * 4096 / 1e6
-
-
-class Sides:
-    """Makes sides, and ends them."""
-
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
-        self._stack = stack
-        self._folder = folder
-        self._catalogs: dict[str, Path] = {}
-
-    def make(self, model: str = demo.MODEL, **settings: str) -> Side:
-        server = self._stack.enter_context(EmbeddedServer())
-        environment = {
-            "RECLANE_MODEL": model,
-            "RECLANE_CATALOG": f"demo={self._catalog(model)}",
-            "RECLANE_LEASE_MS": "1000",
-            "RECLANE_LEASE_MESSAGES": str(LEASE),
-        }
-        log = self._folder / f"{uuid4()}.log"
-        worker = WorkerProcess(server.url, environment | settings, log)
-        self._stack.enter_context(worker)
-        return Side(server, worker, self._stack.enter_context(redis.Redis.from_url(server.url)))
-
-    def _catalog(self, model: str) -> Path:
-        if model not in self._catalogs:
-            folder = self._folder / model.replace(":", "-")
-            encoder = load_encoder(WorkerSettings.load(model=model))
-            build_catalog(
-                read_items(demo.ITEMS, Columns(), _refuse), folder, encoder, fields=demo.FIELDS
-            )
-            self._catalogs[model] = folder
-        return self._catalogs[model]
-
-
-def _refuse(row: BadRow) -> None:
-    raise SystemExit(f"the catalog that ships has a bad row: {row}")
 
 
 def main() -> None:
@@ -157,17 +51,15 @@ Rows = Iterator[tuple[str, str, str]]
 def slices(side: Side, sides: Sides) -> Rows:
     """Bulk alone, in slices and without; in turns, each worker idle while the other works."""
     whole = sides.make(RECLANE_BULK_SLICE_MS="10000")
-    ratios = []
+    seconds: dict[str, list[float]] = {"sliced": [], "whole": []}
     for number in range(ROUNDS + 1):
-        seconds = []
-        for one in (side, whole):
+        for name, one in (("sliced", side), ("whole", whole)):
             one.push(names.BULK_QUEUE, 600)
-            seconds.append(one.drain())
-        if number:  # the first taught both their costs
-            ratios.append(seconds[1] / seconds[0])
+            took = one.drain()
+            if number:  # the first taught both their costs
+                seconds[name].append(took)
     whole.worker.stop()
-    shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    yield "bulk alone, slices / none", f"{statistics.median(ratios):.2f} ({shown})", ">= 0.90"
+    yield "bulk alone, slices / none", rounds(seconds["whole"], seconds["sliced"]), ">= 0.90"
 
 
 def beside_bulk(side: Side) -> Rows:
@@ -187,13 +79,10 @@ def beside_bulk(side: Side) -> Rows:
                     time.sleep(WINDOW_S)
                 done = before - side.left()
                 rates[busy].append(done / (time.perf_counter() - started))
-    yield "interactive alone", _quantiles(alone), ""
-    worst = _quantile(alone, 0.99) + SLICE_MS
-    yield f"beside bulk ({len(beside)} requests)", _quantiles(beside), f"p99 <= {worst:.0f} ms"
-    ratios = [with_ / alone_ for with_, alone_ in zip(rates[True], rates[False], strict=True)]
-    shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    told = f"{statistics.median(ratios):.2f} ({shown})"
-    yield "bulk beside interactive / alone", told, ">= 0.90"
+    yield "interactive alone", quantiles(alone), ""
+    worst = quantile(alone, 0.99) + SLICE_MS
+    yield f"beside bulk ({len(beside)} requests)", quantiles(beside), f"p99 <= {worst:.0f} ms"
+    yield "bulk beside interactive / alone", rounds(rates[True], rates[False]), ">= 0.90"
     side.raw.delete(*KEYS.lists(names.BULK_QUEUE))
     side.drain()
 
@@ -300,14 +189,6 @@ def memory(side: Side) -> Rows:
         seen.append(side.rss_mb())
     shown = " ".join(f"{mb:.0f}" for mb in seen)
     yield f"RSS over {FLOOD:,} messages", f"{shown} MB", "flat"
-
-
-def _quantile(values: Sequence[float], q: float) -> float:
-    return sorted(values)[int(q * (len(values) - 1))]
-
-
-def _quantiles(values_ms: Sequence[float]) -> str:
-    return f"p50 {_quantile(values_ms, 0.5):.0f} ms, p99 {_quantile(values_ms, 0.99):.0f} ms"
 
 
 if __name__ == "__main__":

@@ -161,3 +161,21 @@ def test_a_longer_list_begins_with_the_shorter() -> None:
     vectors = torch.nn.functional.normalize(torch.randn(40, 8, generator=generator), dim=1)
     longest = ranking.diversify(relevance, vectors, 0.4, 40)
     assert ranking.diversify(relevance, vectors, 0.4, 10) == longest[:10]
+
+
+@pytest.mark.parametrize("levels", [2, 30, 1_000_000])
+@pytest.mark.parametrize("blocked", [0.0, 0.5, 0.999])
+def test_top_finds_what_sorting_every_item_finds(levels: int, blocked: float) -> None:
+    """Few levels make many equal scores, also beyond those that are looked at first."""
+    generator = torch.Generator().manual_seed(levels)
+    scores = torch.randint(0, levels, (20, 900), generator=generator) / levels
+    scores += torch.rand(20, 900, generator=generator) * 1e-8  # rounding
+    scores[torch.rand(20, 900, generator=generator) < blocked] = -torch.inf
+    scores[0] = -torch.inf
+    found, positions = ranking.top(scores, 10)
+    for row, row_found, row_positions in zip(scores, found, positions, strict=True):
+        shown = (row.double() * 1e6).round().tolist()
+        expected = sorted(range(900), key=lambda at: (-shown[at], at))[:10]
+        passing = [at for at in expected if shown[at] > -torch.inf]
+        assert row_positions.tolist()[: len(passing)] == passing
+        assert torch.equal(row_found, row[row_positions])

@@ -5,6 +5,7 @@ from typing import Final
 import torch
 
 _RESOLUTION: Final = 1e6
+_SPARE: Final = 64  # candidates beyond those wanted, for scores that are equal
 _FLAT: Final = 1e-5  # scores closer together than this differ by rounding alone
 
 
@@ -20,41 +21,59 @@ def dense_share(certainty: torch.Tensor, weight: float) -> torch.Tensor:
 
 def fuse(
     dense: torch.Tensor,
-    lexical: torch.Tensor,
+    lexical: torch.Tensor | None,
     weight: torch.Tensor,
     eligible: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Weighted sum of min-max-normalised scores, 0 to 1, (batch, items) float32.
 
     `weight` (batch,) is the dense share of each row, 0 to 1. Both scores are normalised over the
-    eligible items of their row; an ineligible item scores -inf.
+    eligible items of their row; an ineligible item scores -inf. Without lexical scores, which is
+    for rows whose share is 1, the dense ones are all.
     """
-    share = weight.unsqueeze(1)  # (batch, 1)
-    fused = share * _min_max(dense, eligible) + (1 - share) * _min_max(lexical, eligible)
-    return fused if eligible is None else fused.masked_fill(~eligible, -torch.inf)
+    blocked = None if eligible is None else ~eligible
+    fused = _min_max(dense, blocked)
+    if lexical is not None:
+        share = weight.unsqueeze(1)  # (batch, 1)
+        fused = share * fused + (1 - share) * _min_max(lexical, blocked)
+    return fused if blocked is None else fused.masked_fill_(blocked, -torch.inf)
 
 
-def _min_max(scores: torch.Tensor, eligible: torch.Tensor | None) -> torch.Tensor:
-    if eligible is None:
+def _min_max(scores: torch.Tensor, blocked: torch.Tensor | None) -> torch.Tensor:
+    """Of each row 0 to 1 over what is not blocked, and 0 where its scores are all alike."""
+    if blocked is None:
         low, high = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)
     else:
-        low = scores.masked_fill(~eligible, torch.inf).amin(1, keepdim=True)
-        high = scores.masked_fill(~eligible, -torch.inf).amax(1, keepdim=True)
+        low = scores.masked_fill(blocked, torch.inf).amin(1, keepdim=True)
+        high = scores.masked_fill(blocked, -torch.inf).amax(1, keepdim=True)
     span = high - low
-    return torch.where(span > _FLAT, (scores - low) / span.clamp_min(_FLAT), 0.0)
+    known = span.isfinite() & (span > _FLAT)  # nothing is left of a row that is all blocked
+    return (scores - torch.where(known, low, 0.0)).div_(torch.where(known, span, torch.inf))
 
 
 def top(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The best `count` of each row: scores and positions (batch, count), best first.
 
     Scores equal to six decimals, as an answer shows them, rank by catalog order: what differs
-    less may be rounding, which depends on the batch. float64 holds both in one number.
+    less may be rounding, which depends on the batch.
     """
     size = scores.shape[1]
-    order = torch.arange(size, dtype=torch.float64, device=scores.device) / (2 * size)
-    keys = (scores.double() * _RESOLUTION).round() - order
-    _, positions = torch.topk(keys, min(count, size), dim=1)
+    count = min(count, size)
+    few = min(count + _SPARE, size)
+    found, positions = torch.topk(scores, few, dim=1)  # of equal ones any
+    keys, picked = torch.topk(_keys(found, positions, size), count, dim=1)
+    positions = positions.gather(1, picked)
+    # Nothing that was left out there can come first, unless it equals the last of the few.
+    unsure = (keys[:, -1] <= (found[:, -1].double() * _RESOLUTION).round()).nonzero().squeeze(1)
+    if few < size and len(unsure):
+        every = torch.arange(size, device=scores.device)
+        _, positions[unsure] = torch.topk(_keys(scores[unsure], every, size), count, dim=1)
     return scores.gather(1, positions), positions
+
+
+def _keys(scores: torch.Tensor, positions: torch.Tensor, size: int) -> torch.Tensor:
+    """Scores to six decimals, then the order in the catalog: float64 holds both in one number."""
+    return (scores.double() * _RESOLUTION).round() - positions.double() / (2 * size)
 
 
 def diversify(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -49,7 +50,7 @@ def intent_vectors(
     with_history = [row for row, one in enumerate(batch) if one.history]
     if not with_history:
         return intent, trust
-    past = torch.stack([_taste(batch[row].history, catalog) for row in with_history])
+    past = _tastes([batch[row].history for row in with_history], catalog)
     joined = trust[with_history].unsqueeze(1) * intent[with_history] + HISTORY_WEIGHT * past
     intent[with_history] = torch.nn.functional.normalize(joined, dim=1)
     certainty = trust.clone()
@@ -85,9 +86,8 @@ def _retrieve(
     certainty: torch.Tensor,
     dense_weight: float,
 ) -> list[Picked]:
-    dense = intent @ catalog.vectors.T  # (batch, items)
-    lexical = catalog.lexical.scores([one.text for one in batch])  # (batch, items)
-    matched = (lexical.amax(1) > 0).tolist()
+    dense = _dense(intent, catalog)
+    lexical, matched = _lexical(batch, catalog)
     share = ranking.dense_share(certainty, dense_weight)
     share[[row for row, one in enumerate(batch) if not one.text]] = 1.0
     fused = ranking.fuse(dense, lexical, share, _eligible(batch, catalog, dense.device))
@@ -100,13 +100,32 @@ def _retrieve(
     ]
 
 
-def _taste(history: dict[int, float], catalog: Catalog) -> torch.Tensor:
-    """The weighted mean of the history's item vectors, of length one; zeros without one."""
-    if not history:
-        return torch.zeros(catalog.vectors.shape[1], device=catalog.vectors.device)
-    vectors = catalog.vectors[list(history)]  # (items, dim)
-    weights = torch.tensor(list(history.values()), device=vectors.device)
-    return torch.nn.functional.normalize(weights @ vectors, dim=0)
+def _dense(intent: torch.Tensor, catalog: Catalog) -> torch.Tensor:
+    return intent @ catalog.vectors.T  # (batch, items)
+
+
+def _lexical(batch: Sequence[Prepared], catalog: Catalog) -> tuple[torch.Tensor | None, list[bool]]:
+    """Lexical scores, (batch, items), and whether any term matched; None where nobody has text."""
+    if not any(one.text for one in batch):
+        return None, [False] * len(batch)
+    lexical = catalog.lexical.scores([one.text for one in batch])
+    return lexical, (lexical.amax(1) > 0).tolist()
+
+
+def _tastes(histories: Sequence[dict[int, float]], catalog: Catalog) -> torch.Tensor:
+    """Of each history the weighted mean of its items' vectors, of length one, (batch, dim)."""
+    vectors = catalog.vectors
+    starts = list(accumulate(map(len, histories), initial=0))[:-1]
+    items = torch.tensor([item for one in histories for item in one], device=vectors.device)
+    weights = torch.tensor([w for one in histories for w in one.values()], device=vectors.device)
+    means = torch.nn.functional.embedding_bag(
+        items,
+        vectors,
+        torch.tensor(starts, device=vectors.device),
+        mode="sum",
+        per_sample_weights=weights,
+    )
+    return torch.nn.functional.normalize(means, dim=1)
 
 
 def _eligible(

@@ -69,6 +69,7 @@ class CommandGroup(click.Group):
 
 # Known here so that --help needs not import them.
 _SUMMARIES = {
+    "bench": "Measure speed on this machine, as ratios inside one run.",
     "bulk": "Answer every row of a file or table; watch, pause, resume or cancel a run.",
     "catalog": "Build and inspect item catalogs.",
     "completion": "Print a script that completes commands in your shell.",

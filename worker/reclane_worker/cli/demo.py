@@ -15,7 +15,8 @@ from rich.table import Table
 from reclane import Client, Recommendation
 from reclane.embedded import EmbeddedServer
 from reclane_worker import demo as show
-from reclane_worker.batching import Limits, plan
+from reclane_worker.batching import Limits
+from reclane_worker.bench.measures import median_ratio, offline_s, quantiles
 from reclane_worker.building import build_catalog
 from reclane_worker.encoder import Encoder, load_encoder
 from reclane_worker.local import WorkerProcess
@@ -86,21 +87,21 @@ def _print_burst(
     """Alternate the queue and the bare encoder on the same texts, and compare."""
     console.print(f"a burst of {len(texts)} requests through the queue, {ROUNDS} rounds")
     alone_ms = [_once_ms(client, text) for text in texts[:30]]
-    queue_s, offline_s = [], []
+    queue_s, alone_s = [], []
     answers: list[Recommendation] = []
     latencies_ms: list[float] = []
     for _ in range(ROUNDS):
         seconds, answers, latencies_ms = _through_queue(client, texts)
         queue_s.append(seconds)
-        offline_s.append(_offline(encoder, limits, texts))
+        alone_s.append(offline_s(encoder, limits, texts))
     rows = {
         "throughput": f"{len(texts) / statistics.median(queue_s):,.0f} requests/s",
-        "same encoder offline": f"{len(texts) / statistics.median(offline_s):,.0f} texts/s",
-        "ratio to offline": f"{_median_ratio(offline_s, queue_s):.2f}",
+        "same encoder offline": f"{len(texts) / statistics.median(alone_s):,.0f} texts/s",
+        "ratio to offline": f"{median_ratio(alone_s, queue_s):.2f}",
         "batch size": _batch_sizes(answers),
         "padding": f"{_padding_share(answers):.1%} of tokens",
-        "latency in the burst": _quantiles(latencies_ms),
-        "latency one at a time": _quantiles(alone_ms),
+        "latency in the burst": quantiles(latencies_ms),
+        "latency one at a time": quantiles(alone_ms),
     }
     table = Table(show_header=False)
     for label, value in rows.items():
@@ -126,19 +127,6 @@ def _through_queue(
     return time.perf_counter() - started, answers, latencies_ms
 
 
-def _offline(encoder: Encoder, limits: Limits, texts: Sequence[str]) -> float:
-    """Seconds to tokenise and encode the same texts, sorted by length, in the same batches."""
-    started = time.perf_counter()
-    tokens = encoder.tokenise(texts, "query")
-    for group in plan([len(ids) for ids in tokens], limits):
-        encoder.encode([tokens[i] for i in group], "query").cpu()
-    return time.perf_counter() - started
-
-
-def _median_ratio(offline_s: Sequence[float], queue_s: Sequence[float]) -> float:
-    return statistics.median(o / q for o, q in zip(offline_s, queue_s, strict=True))
-
-
 def _batch_sizes(answers: Sequence[Recommendation]) -> str:
     """Requests weighted: how large was the batch that a request ran in."""
     sizes = sorted(answer.batch.size for answer in answers)
@@ -150,15 +138,6 @@ def _padding_share(answers: Sequence[Recommendation]) -> float:
     real = sum(answer.batch.tokens / answer.batch.size for answer in answers)
     padded = sum(answer.batch.padded / answer.batch.size for answer in answers)
     return 1 - real / padded
-
-
-def _quantiles(values_ms: Sequence[float]) -> str:
-    ordered = sorted(values_ms)
-    parts = [(name, ordered[int(q * (len(ordered) - 1))]) for name, q in _QUANTILES]
-    return ", ".join(f"{name} {value:,.0f} ms" for name, value in parts)
-
-
-_QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 
 def _serve(console: Console, url: str, environment: dict[str, str]) -> None:

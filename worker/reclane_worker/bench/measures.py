@@ -1,0 +1,41 @@
+"""What measurements share: the encoder without a queue, ratios of rounds, quantiles."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from reclane_worker.batching import Limits, plan
+from reclane_worker.encoder import Encoder
+
+_QUANTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+
+
+def offline_s(encoder: Encoder, limits: Limits, texts: Sequence[str]) -> float:
+    """Seconds to tokenise and encode these texts, sorted by length, in a worker's batches."""
+    started = time.perf_counter()
+    tokens = encoder.tokenise(texts, "query")
+    for group in plan([len(ids) for ids in tokens], limits):
+        encoder.encode([tokens[i] for i in group], "query").cpu()
+    return time.perf_counter() - started
+
+
+def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """Of rounds: what both sides lose to other work on the machine falls out."""
+    return statistics.median(o / u for o, u in zip(over, under, strict=True))
+
+
+def rounds(over: Sequence[float], under: Sequence[float]) -> str:
+    """The median of the rounds' ratios, and each."""
+    each = ", ".join(f"{o / u:.2f}" for o, u in zip(over, under, strict=True))
+    return f"{median_ratio(over, under):.2f} ({each})"
+
+
+def quantile(values: Sequence[float], q: float) -> float:
+    """The value that so large a share of them does not exceed."""
+    return sorted(values)[int(q * (len(values) - 1))]
+
+
+def quantiles(values_ms: Sequence[float]) -> str:
+    """p50, p95 and p99, milliseconds."""
+    return ", ".join(f"{name} {quantile(values_ms, q):,.0f} ms" for name, q in _QUANTILES)
