@@ -10,7 +10,7 @@ import redis.exceptions
 
 RIGHTS = (
     "give it the rights that the README lists under Ways to Redis: shop-worker for a worker, "
-    "shop-web for a client, shop-operator for `reclane queue` and `reclane dlq`"
+    "shop-web for a client, shop-operator for `reclane queue`, `reclane dlq` and `reclane bulk`"
 )
 _IN_SCRIPT = ("the user executing the script can't", "acl failure in script")  # Redis 7, Valkey
 

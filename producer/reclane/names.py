@@ -118,7 +118,7 @@ class Keys:
     @property
     def bulk_woken(self) -> str:
         """Channel on which waiting workers hear that a run is due."""
-        return self.prefix + "reclane:bulk:woken"
+        return self.channel(notify_channel("bulk"))
 
     def bulk_run(self, run_id: str) -> str:
         """HASH of all that a run is and has become; see `bulk/runs.py`."""

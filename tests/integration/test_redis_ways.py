@@ -19,10 +19,14 @@ import trustme
 from celery import Celery
 from kombu import pools
 
+from bulk import RUN, spec, users, write_rows
 from reclane import AsyncClient, BrokerUnavailable, Client, names
 from reclane._connection import connect
+from reclane.bulk import runs
+from reclane.bulk.spec import parse_run
 from reclane.contract import Failure, RecommendRequest
 from reclane.embedded import EmbeddedServer, Tls
+from reclane.errors import RunConflict
 from reclane.operations import letters, purging, queues
 from reclane.settings import Settings
 from reclane.wire import encode_failure, encode_request, encode_revoked
@@ -206,6 +210,37 @@ def test_the_documented_users_may_do_what_they_need_and_nothing_is_refused(
     admin.close()
 
 
+def test_the_documented_users_may_run_bulk(
+    open_server: EmbeddedServer, start: StartWorker, tmp_path: Path
+) -> None:
+    admin = make_users(open_server)
+    keys = names.Keys("shop:")
+    worker = with_user(open_server.url, "shop-worker", "WORKER-PASSWORD")
+    start({"RECLANE_KEY_PREFIX": "shop:"}, url=worker)
+    operator = with_user(open_server.url, "shop-operator", "OPERATOR-PASSWORD")
+    source = write_rows(tmp_path / "users.parquet", [*users(12_000), {"user_id": "", "query": "x"}])
+    with redis.Redis.from_url(operator) as client:
+        assert runs.start(client, keys, RUN, parse_run(spec(source, tmp_path / "recs")))
+        eventually(lambda: runs.read(client, keys, RUN).done, "it has begun")
+        runs.pause(client, keys, RUN)
+        eventually(lambda: not admin.zcard(keys.bulk_due), "the worker has let go")
+        runs.resume(client, keys, RUN)
+        eventually(lambda: runs.read(client, keys, RUN).over, "the run is over")
+        assert runs.read(client, keys, RUN).counts["answered"] == 12_000
+        again = spec(source, tmp_path / "recs", only_changed=True)
+        assert runs.start(client, keys, "again", parse_run(again))
+        eventually(lambda: runs.read(client, keys, "again").over, "the next run is over")
+        assert runs.read(client, keys, "again").counts["unchanged"] == 12_000
+        assert runs.start(client, keys, "given-up", parse_run(again))
+        with suppress(RunConflict):  # it may be quicker
+            runs.cancel(client, keys, "given-up")
+        eventually(lambda: runs.read(client, keys, "given-up").over, "it is over")
+        assert len(runs.known(client, keys)) == 3
+        assert len(runs.bad_rows(client, keys, RUN)) == 1
+    assert denied(admin) == []
+    admin.close()
+
+
 def test_the_worker_says_which_right_is_missing_whichever_it_is(
     open_server: EmbeddedServer,
 ) -> None:
@@ -280,7 +315,7 @@ def test_the_documented_users_need_every_right_they_have(open_server: EmbeddedSe
 
 
 def operate(admin: "redis.Redis", settings: Settings) -> None:
-    """All that `reclane queue` and `reclane dlq` do, with something there to do it to."""
+    """All that `reclane queue`, `dlq` and `bulk` do, with something there to do it to."""
     keys, now = settings.keys, time.time()
     queue = keys.list(names.INTERACTIVE_QUEUE)
     failure = Failure(code="poison", message="workers died")
@@ -305,6 +340,21 @@ def operate(admin: "redis.Redis", settings: Settings) -> None:
         for one in letters.oldest_first(client, keys, 1):
             assert letters.drop(client, keys, one)
             assert one == dropped
+        conduct(admin, client, keys)
+
+
+def conduct(admin: "redis.Redis", client: "redis.Redis", keys: names.Keys) -> None:
+    """What people do to bulk runs, where no worker is."""
+    for run_id in ("other", RUN):
+        admin.delete(keys.bulk_run(run_id))
+    where = parse_run(spec(Path("/users.parquet"), Path("/recs")))
+    runs.start(client, keys, RUN, where)
+    with suppress(RunConflict):
+        runs.start(client, keys, "other", where)
+    admin.hset(keys.bulk_run(RUN), "state", "failed")
+    runs.resume(client, keys, RUN)
+    runs.known(client, keys)
+    runs.bad_rows(client, keys, RUN)
 
 
 # CPython leaves a socket to the collector when the server dies between TCP and TLS handshake.

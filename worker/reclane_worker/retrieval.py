@@ -92,11 +92,13 @@ def _retrieve(
     share[[row for row, one in enumerate(batch) if not one.text]] = 1.0
     fused = ranking.fuse(dense, lexical, share, _eligible(batch, catalog, dense.device))
     counts = [_pool(one.request) for one in batch]
-    scores, positions = ranking.top(fused, max(counts))
-    rows = zip(batch, scores.cpu(), positions.cpu(), counts, matched, strict=True)
+    scores, positions = (found.cpu() for found in ranking.top(fused, max(counts)))
+    passing = torch.isfinite(scores).sum(1).tolist()  # the best come first: the rest fell out
+    # One list for the whole batch: a tensor for each row would cost more than finding the best.
+    rows = zip(batch, scores.tolist(), positions.tolist(), counts, passing, matched, strict=True)
     return [
-        _pick(one, catalog, row_scores[:count], row_positions[:count], match)
-        for one, row_scores, row_positions, count, match in rows
+        _pick(one, catalog, row_scores[: min(count, fit)], row_positions[: min(count, fit)], match)
+        for one, row_scores, row_positions, count, fit, match in rows
     ]
 
 
@@ -163,18 +165,18 @@ def _pool(request: RecommendRequest) -> int:
 
 
 def _pick(
-    one: Prepared, catalog: Catalog, scores: torch.Tensor, positions: torch.Tensor, matched: bool
+    one: Prepared, catalog: Catalog, scores: list[float], positions: list[int], matched: bool
 ) -> Picked:
-    """Cut one row to what qualifies, spread it if asked, and take the page wanted."""
+    """Spread what qualifies if asked, and take the page wanted."""
     request = one.request
-    passing = torch.isfinite(scores)
-    scores, positions = scores[passing], positions[passing]
-    if request.diversity and len(scores):
+    if request.diversity and scores:
         pool = positions[:DIVERSITY_POOL]
-        vectors = catalog.vectors[pool.to(catalog.vectors.device)].cpu()
+        vectors = catalog.vectors[pool].cpu()
         wanted = request.offset + request.k
-        order = ranking.diversify(scores[: len(pool)], vectors, request.diversity, wanted)
+        order = ranking.diversify(
+            torch.tensor(scores[: len(pool)]), vectors, request.diversity, wanted
+        )
         order += range(len(pool), len(scores))  # beyond the pool by relevance
-        scores, positions = scores[order], positions[order]
+        scores, positions = [scores[at] for at in order], [positions[at] for at in order]
     page = slice(request.offset, request.offset + request.k)
-    return Picked(positions[page].tolist(), scores[page].tolist(), matched)
+    return Picked(positions[page], scores[page], matched)

@@ -13,15 +13,22 @@ from reclane._connection import connect
 from reclane._refusal import RIGHTS, refusal
 from reclane.settings import Settings
 
-# What is used of each key and channel: by the lane's scripts, `reclane probe`, Celery's consumer
-# and its backend.
+# What is used of each key and channel: by the lane's scripts, bulk runs, `reclane probe`, Celery's
+# consumer and its backend.
 _ANY: Final = "PING MULTI EXEC UNSUBSCRIBE PUNSUBSCRIBE TIME"
 # Never shorter than the command allows: a server may read past the end of what it is asked about.
 _WHOLE: Final = (
     *("CLIENT\nTRACKING\nON", "SCRIPT\nLOAD\n1", "SCRIPT\nEXISTS\n1"),
     "EVAL\nreturn 1\n0",
 )
-_ONLY_KEYS: Final = ("DEL", "EXISTS", "MGET", "SUBSCRIBE", "WATCH")  # others get two arguments
+_ONLY_KEYS: Final = (
+    "DEL",
+    "EXISTS",
+    "MGET",
+    "SUBSCRIBE",
+    "UNLINK",
+    "WATCH",
+)  # others get two arguments
 _LEASES: Final = "ZADD ZRANGE ZRANGEBYSCORE ZREM ZSCORE"
 _INFLIGHT: Final = "DEL HDEL HEXISTS HGET HGETALL HKEYS HLEN HSET"
 _WORKER: Final = "DEL HGET HSET"
@@ -32,6 +39,8 @@ _DEAD_LETTERS: Final = "LPUSH LTRIM"
 _LISTS: Final = "EXISTS LPUSH RPOP RPUSH"
 _RESULT: Final = "DEL EXPIRE GET MGET PUBLISH RPUSH SADD SET SETEX SISMEMBER SUBSCRIBE ZADD"
 _CHORD: Final = "ZCOUNT ZRANGE LLEN"
+_BULK_RUN: Final = "EXISTS EXPIRE HDEL HEXISTS HGET HGETALL HINCRBY HSET"
+_BULK_DUE: Final = "ZADD ZCOUNT ZRANGE ZRANGEBYSCORE ZREM"
 _UNACKED: Final = {
     "unacked": "HDEL HGET HSET WATCH",
     "unacked_index": "ZADD ZRANGE ZREM",
@@ -73,7 +82,14 @@ def _calls(settings: Settings) -> Iterator[str]:
         keys.dead_letters: _DEAD_LETTERS,
         **{keys.list(queue): _LISTS for queue in names.LANE_QUEUES},
         keys.channel(names.notify_channel("")): "PUBLISH",
-        result: f"{_RESULT} {_CHORD}",
+        result: f"{_RESULT} {_CHORD} GETRANGE UNLINK",
+        keys.bulk_runs: "ZADD ZREMRANGEBYRANK",
+        keys.bulk_due: _BULK_DUE,
+        keys.bulk_run(""): _BULK_RUN,
+        keys.bulk_chunks(""): "EXPIRE HDEL HGETALL HSET UNLINK",
+        keys.bulk_parts(""): "EXPIRE LRANGE RPUSH",
+        keys.bulk_bad(""): "EXPIRE LTRIM RPUSH",
+        keys.bulk_output(""): "EXPIRE HDEL HKEYS HSET",
         **{prefix + name: commands for name, commands in _UNACKED.items()},
     }
     yield from _ANY.split()

@@ -97,7 +97,7 @@ def start(client: Any, keys: names.Keys, run_id: str, spec: RunSpec) -> bool:
         4,
         *(keys.bulk_run(run_id), keys.bulk_runs, keys.bulk_due, keys.bulk_output(output)),
         *(run_id, spec.model_dump_json(), output, keys.bulk_woken),
-        *(MAX_RUNS, keys.bulk_run("")),
+        *(MAX_RUNS, keys.bulk_run(""), KEPT_S),
     )
     if reply[0] < 0:
         raise RunConflict(
@@ -116,7 +116,7 @@ def read(client: Any, keys: names.Keys, run_id: str) -> Run:
 
 def known(client: Any, keys: names.Keys, limit: int = MAX_RUNS) -> list[Run]:
     """Runs, newest first; those that ended long ago are forgotten."""
-    ids = [i.decode() for i in client.zrevrange(keys.bulk_runs, 0, limit - 1)]
+    ids = [i.decode() for i in client.zrange(keys.bulk_runs, 0, limit - 1, desc=True)]
     with client.pipeline(transaction=False) as pipe:
         for run_id in ids:
             pipe.hgetall(keys.bulk_run(run_id))
@@ -160,9 +160,10 @@ def _move(client: Any, keys: names.Keys, run_id: str, state: State) -> None:
     run = read(client, keys, run_id)
     reply = client.eval(
         _MOVE,
-        3,
+        6,
         *(keys.bulk_run(run_id), keys.bulk_due, keys.bulk_output(run.spec.output())),
-        *(run_id, state, keys.bulk_woken, keys.bulk_run(""), *_FROM[state]),
+        *(keys.bulk_chunks(run_id), keys.bulk_parts(run_id), keys.bulk_bad(run_id)),
+        *(run_id, state, keys.bulk_woken, keys.bulk_run(""), KEPT_S, *_FROM[state]),
     )
     if reply[0] > 0:
         return

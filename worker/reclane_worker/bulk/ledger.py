@@ -217,8 +217,8 @@ class Ledger:
 
     def counters(self, claim: Claim) -> dict[str, int]:
         """Of the run, by name; see `reclane.bulk.runs.Run`."""
-        found = self._redis.hmget(self.keys.bulk_run(claim.id), COUNTS)
-        return {name: int(count or 0) for name, count in zip(COUNTS, found, strict=True)}
+        found = self._redis.hgetall(self.keys.bulk_run(claim.id))
+        return {name: int(found.get(name.encode(), 0)) for name in COUNTS}
 
     def chunks(self, claim: Claim) -> dict[int, Sent]:
         """Those sent and not written yet, in order."""
@@ -254,7 +254,7 @@ class Ledger:
 
     def versions(self) -> Versions | None:
         """What a worker that lives says that it answers with; None where there is none."""
-        for worker in self._redis.zrevrange(self.keys.leases, 0, 9):
+        for worker in self._redis.zrange(self.keys.leases, 0, 9):
             told = read_statistics(self._redis.hget(self.keys.worker(worker.decode()), "stats"))
             catalogs = told.get("catalogs")
             if isinstance(catalogs, list) and isinstance(told.get("model"), str):

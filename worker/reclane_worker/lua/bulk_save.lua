@@ -2,8 +2,8 @@
 -- KEYS run, due   ARGV id, fence, ms until it is due again (-1 = never), 1 to let go of it (or 0),
 --   then commands, each as its number of words and its words
 -- Returns {1, state}, or {0} where the caller has the run no more.
-local ours = redis.call('HMGET', KEYS[1], 'fence', 'holder')
-if ours[1] ~= ARGV[2] or not ours[2] then return {0} end
+if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[2] then return {0} end
+if redis.call('HEXISTS', KEYS[1], 'holder') == 0 then return {0} end
 local at = 5
 while at <= #ARGV do
   local words = tonumber(ARGV[at])
