@@ -116,7 +116,7 @@ def read(client: Any, keys: names.Keys, run_id: str) -> Run:
 
 def known(client: Any, keys: names.Keys, limit: int = MAX_RUNS) -> list[Run]:
     """Runs, newest first; those that ended long ago are forgotten."""
-    ids = [i.decode() for i in client.zrange(keys.bulk_runs, 0, limit - 1, desc=True)]
+    ids = [i.decode() for i in reversed(client.zrange(keys.bulk_runs, -limit, -1))]
     with client.pipeline(transaction=False) as pipe:
         for run_id in ids:
             pipe.hgetall(keys.bulk_run(run_id))
