@@ -21,7 +21,7 @@ from reclane.bulk.spec import SINK_SPEC
 from reclane_worker.bulk.errors import SinkFull, SinkUnusable, StoreUnavailable
 from reclane_worker.bulk.sinks import Result, Sink, open_sink
 from reclane_worker.bulk.sinks.durable import write_file
-from results import failed, manifest, result
+from results import digest, failed, manifest, result
 
 
 def sink(kind: str, run: str = "run-1", **spec: Any) -> Sink:
@@ -53,7 +53,7 @@ def test_parquet_holds_answers_and_failures(tmp_path: Path) -> None:
     made = sink("parquet", path=f"{tmp_path}/recs", fields=True)
     part = made.write(0, [result("a"), failed("b")])
     made.complete(manifest("run-1", [part]))
-    columns = "key, items, flags, versions, failure, epoch(made_at)"
+    columns = "key, items, flags, versions, failure, epoch(made_at), digest"
     rows = duckdb.sql(f"SELECT {columns} FROM '{tmp_path}/recs/*.parquet'")
     answered, failure = rows.fetchall()
     assert answered == (
@@ -66,9 +66,10 @@ def test_parquet_holds_answers_and_failures(tmp_path: Path) -> None:
         {"model": "hash:384", "catalog": "demo:1", "contract": 1},
         None,
         1_800_000_000.5,
+        digest("a"),
     )
     said = {"code": "invalid_request", "message": "k: too large"}
-    assert failure == ("b", None, [], None, said, 1_800_000_000.5)
+    assert failure == ("b", None, [], None, said, 1_800_000_000.5, None)
 
 
 def test_json_lines_hold_the_same_content(tmp_path: Path) -> None:
@@ -83,8 +84,9 @@ def test_json_lines_hold_the_same_content(tmp_path: Path) -> None:
         "title": "T1",
         "fields": {"year": 1999},
     }
-    assert answered.keys() == {"key", "items", "flags", "versions", "failure", "made_at"}
+    assert answered.keys() == {"key", "items", "flags", "versions", "failure", "made_at", "digest"}
     assert failure["failure"] == {"code": "invalid_request", "message": "k: too large"}
+    assert (answered["digest"], failure["digest"]) == (digest("a"), None)
 
 
 @pytest.mark.parametrize("spec", [{"kind": "parquet"}, {"kind": "jsonl", "gzip": True}])
@@ -323,7 +325,7 @@ def test_a_part_that_fails_in_its_middle_leaves_the_table_as_it_was(tmp_path: Pa
         ("CREATE TABLE recs (key TEXT PRIMARY KEY, items TEXT)", "needs the columns"),
         (
             "CREATE TABLE recs (key TEXT, items TEXT, flags TEXT, versions TEXT, failure TEXT, "
-            "made_at TEXT, run TEXT)",
+            "made_at TEXT, digest TEXT, run TEXT)",
             "key unique",
         ),
         ("CREATE VIEW recs AS SELECT 1 AS key", "needs the columns"),

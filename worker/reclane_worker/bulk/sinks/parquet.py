@@ -25,6 +25,7 @@ def schema(with_fields: bool) -> Any:
             ("versions", _struct(model=pa.string(), catalog=pa.string(), contract=pa.int32())),
             ("failure", _struct(code=pa.string(), message=pa.string())),
             pa.field("made_at", pa.timestamp("us", "UTC"), nullable=False),
+            ("digest", pa.string()),
         ]
     )
 

@@ -17,13 +17,15 @@ class Result:
     """One row's answer (a `Recommendation` as a dict) or failure (a `Failure`), not both.
 
     `at` is when it was made, seconds since 1970. It comes with the result, so that a part
-    written again has the same bytes.
+    written again has the same bytes. `digest` tells the request, model and catalog version that
+    made an answer from any other: 32 hex digits, or "" where nobody will ask.
     """
 
     key: str
     answer: dict[str, Any] | None
     failure: dict[str, Any] | None
     at: float
+    digest: str = ""
 
 
 class _Model(BaseModel):
@@ -86,9 +88,11 @@ class Sink(Protocol):
 
 
 def record(result: Result, with_fields: bool) -> dict[str, Any]:
-    """The same content for every sink: key, items (best first), flags, versions, failure, made_at.
+    """The same content for every sink: key, items (best first), flags, versions, failure, made_at,
+    digest.
 
     Items, versions are None where there is a failure, and failure is None where there is none.
+    A failure has no digest, so that a later run asks again.
     """
     failure, answer = result.failure, result.answer
     return {
@@ -98,6 +102,7 @@ def record(result: Result, with_fields: bool) -> dict[str, Any]:
         "versions": None if answer is None else answer["versions"],
         "failure": failure and {name: failure[name] for name in ("code", "message")},
         "made_at": datetime.fromtimestamp(result.at, UTC),
+        "digest": None if answer is None else result.digest or None,
     }
 
 

@@ -23,7 +23,8 @@ _JSON: Final = sa.JSON(none_as_null=True).with_variant(
 
 
 class Table:
-    """A `Sink`: the columns are key (unique), items, flags, versions, failure, made_at, run."""
+    """A `Sink`: the columns are key (unique), items, flags, versions, failure, made_at,
+    digest, run."""
 
     def __init__(self, spec: SqlSink, run: str) -> None:
         """Connects only when it is used.
@@ -42,6 +43,7 @@ class Table:
             sa.Column("key", sa.Text, primary_key=True),
             *(sa.Column(column, _JSON) for column in ("items", "flags", "versions", "failure")),
             sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),  # SQLite: UTC
+            sa.Column("digest", sa.Text),
             sa.Column("run", sa.Text, nullable=False),
         )
 
