@@ -166,6 +166,22 @@ def test_a_run_that_is_dropped_leaves_nothing(tmp_path: Path) -> None:
     assert seen_by_duckdb(out) == ["a"]
 
 
+def test_completing_a_run_drops_what_failed_ones_left_and_nothing_of_a_neighbour(
+    tmp_path: Path,
+) -> None:
+    out, neighbour = tmp_path / "recs", tmp_path / "recs.run-x"
+    for run in ("run-1", "run-2"):
+        run_to_end(out, run, ["a"])
+        run_to_end(neighbour, run, ["n"])
+    for failed_run in ("run-3", "run-4"):
+        sink("parquet", failed_run, path=str(out)).write(0, [result("never shown")])
+    run_to_end(out, "run-5", ["b"])
+    kept = {"recs", ".recs.run-run-2", ".recs.run-run-5"}
+    kept |= {"recs.run-x", ".recs.run-x.run-run-1", ".recs.run-x.run-run-2"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert seen_by_duckdb(neighbour) == ["n"]
+
+
 @pytest.mark.parametrize("there", ["a file", "a folder", "a link", "no right"])
 def test_a_place_that_cannot_be_used_is_refused_before_the_run(tmp_path: Path, there: str) -> None:
     out = tmp_path / "recs"

@@ -9,6 +9,9 @@ run replaces the link in one rename. What readers may rely on:
 - A reader that lists before the rename and opens after it is told that the file does not exist,
   since a part's name holds its run: it reads again. A reader that resolves OUT first
   (`os.path.realpath`) keeps the old result, which is deleted only when one more run is completed.
+
+One run at a time writes to OUT, and none is resumed once a later one is completed: completing
+deletes what failed runs left.
 """
 
 import gzip
@@ -128,10 +131,11 @@ class Folder:
         sync_folder(self._out.parent)
 
     def _drop_all_but(self, kept: set[str | None]) -> None:
-        """Drop finished results that were replaced longer ago; other runs may still be going."""
+        """Drop results that were replaced longer ago, and what failed runs left of theirs."""
         for folder in self._out.parent.iterdir():
-            is_result = folder.name.startswith(self._runs) and (folder / MANIFEST).is_file()
-            if is_result and folder.name not in kept:
+            run = folder.name.removeprefix(self._runs)
+            is_run = run != folder.name and _RUN.fullmatch(run)  # not of OUT.run-x beside OUT
+            if is_run and folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
