@@ -21,7 +21,7 @@ from reclane.bulk.spec import SINK_SPEC
 from reclane_worker.bulk.errors import SinkFull, SinkUnusable, StoreUnavailable
 from reclane_worker.bulk.sinks import Result, Sink, open_sink
 from reclane_worker.bulk.sinks.durable import write_file
-from results import digest, failed, manifest, result
+from results import digest, failed, manifest, result, see_unchanged
 
 
 def sink(kind: str, run: str = "run-1", **spec: Any) -> Sink:
@@ -318,6 +318,16 @@ def test_a_table_holds_the_last_answer_of_each_key(tmp_path: Path) -> None:
         ("c", "i9", None, "run-2"),
         ("d", "i8", None, "run-2"),
     ]
+
+
+def test_rows_of_a_table_answered_alike_are_unchanged(tmp_path: Path) -> None:
+    spec = {"url": f"sqlite:///{tmp_path}/recs.db", "table": "recs"}
+    see_unchanged(lambda run: sink("sql", run, **spec))
+    made = sink("sql", **spec)
+    made.write(0, [failed("same"), result("b"), result("a", model="new")])  # a failure: as it was
+    now = {"same": digest("same"), "b": digest("b"), "a": digest("a")}
+    assert made.unchanged(now) == {"same", "b"}
+    assert made.carry(1, 0, []) is None
 
 
 def test_a_part_that_fails_in_its_middle_leaves_the_table_as_it_was(tmp_path: Path) -> None:

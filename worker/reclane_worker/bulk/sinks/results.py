@@ -1,6 +1,6 @@
 """What a run writes: results in parts, and a manifest once all parts are there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from reclane.contract import Versions
 
 FORMAT: Final = 1
+MANIFEST: Final = "_manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,14 @@ class Manifest(_Model):
     finished: float
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What one call carried over, None where there was nothing, and where the next goes on."""
+
+    part: Part | None
+    at: int
+
+
 class Sink(Protocol):
     """Where a run's results go. Every method may be repeated, each by another process."""
 
@@ -71,6 +80,29 @@ class Sink(Protocol):
             SinkFull: there is no room; nothing half is left where readers look.
             StoreUnavailable: it could not be reached.
             SinkUnusable: it cannot be written at all.
+        """
+
+    def unchanged(self, wanted: Mapping[str, str]) -> set[str]:
+        """Of the keys with the digest that each would have now: those whose record, as readers
+        see it, has that digest. They are kept as if they were written now.
+
+        Meant for a thousand at a time. What earlier runs wrote is read as it was at the first
+        call, since no two runs write to one place at once.
+
+        Raises:
+            SinkUnusable: what earlier runs wrote cannot be read.
+            StoreUnavailable: it could not be reached.
+        """
+
+    def carry(self, number: int, at: int, parts: Sequence[Part]) -> Carried | None:
+        """Take over some of what readers see of rows that this run did not write.
+
+        For a run that adds to the earlier result, once all its own `parts` are written: writes
+        as part `number`, as `write` does, going on `at` where the call before ended (first 0).
+        None: nothing is left.
+
+        Raises:
+            StepFailed: as `write`; or what earlier runs wrote cannot be read.
         """
 
     def complete(self, manifest: Manifest) -> None:
