@@ -13,7 +13,7 @@ from reclane.bulk.spec import SINK_SPEC, SOURCE_SPEC
 from reclane_worker.bulk.errors import SinkUnusable, SourceUnusable, StoreUnavailable
 from reclane_worker.bulk.sinks import Sink, open_sink
 from reclane_worker.bulk.sources import Source, open_source
-from results import failed, result
+from results import digest, failed, result, see_unchanged
 from slices import at_once, in_slices
 
 USERS = """
@@ -135,6 +135,14 @@ def test_a_table_holds_the_last_answer_of_each_key(base: str) -> None:
         ("c", "i9", None, "run-2", at),
         ("d", "i8", None, "run-2", at),
     ]
+
+
+def test_rows_answered_alike_are_unchanged(base: str) -> None:
+    see_unchanged(lambda run: recs(base, run, table="shop.unchanged"))
+    made = recs(base, table="shop.unchanged")
+    made.write(0, [result("same", model="new")])
+    assert made.unchanged({"same": digest("same")}) == set()
+    assert made.carry(1, 0, []) is None
 
 
 def test_a_part_that_fails_in_its_middle_leaves_the_table_as_it_was(base: str) -> None:

@@ -10,7 +10,7 @@ from reclane.bulk.spec import SINK_SPEC
 from reclane.embedded import EmbeddedServer
 from reclane_worker.bulk.errors import SinkFull, SinkUnusable
 from reclane_worker.bulk.sinks import Sink, open_sink
-from results import failed, result
+from results import digest, failed, result, see_unchanged
 
 
 def keys(url: str, **spec: Any) -> Sink:
@@ -38,6 +38,40 @@ def test_a_failure_never_replaces_an_answer(server: EmbeddedServer, raw: "redis.
     for key in ("shop:a:recs", "shop:b:recs"):
         value: Any = raw.get(key)
         assert json.loads(value)["failure"] is None
+
+
+def test_rows_answered_alike_are_unchanged_and_live_on(
+    server: EmbeddedServer, raw: "redis.Redis"
+) -> None:
+    see_unchanged(lambda run: keys(server.url))
+    made = keys(server.url, ttl_s=3_600)
+    assert made.unchanged({key: digest(key) for key in ("same", "other model")}) == {"same"}
+    assert int(raw.ttl("shop:same:recs")) > 60 >= int(raw.ttl("shop:other model:recs"))
+    assert made.carry(1, 0, []) is None
+
+
+def test_what_is_not_a_record_is_asked_again(server: EmbeddedServer, raw: "redis.Redis") -> None:
+    for key, value in {"text": b"\xff", "number": b"1", "object": b"{}"}.items():
+        raw.set(f"shop:{key}:recs", value)
+    raw.rpush("shop:list:recs", "1")
+    wanted = {key: digest(key) for key in ("text", "number", "object", "list")}
+    assert keys(server.url).unchanged(wanted) == set()
+
+
+def test_a_key_that_expires_while_it_is_compared_is_asked_again(
+    server: EmbeddedServer, raw: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = keys(server.url)
+    made.write(0, [result("a"), result("b")])
+    read = redis.Redis.mget
+
+    def read_in_time(self: Any, asked: list[str]) -> Any:
+        values = read(self, asked)
+        raw.delete("shop:a:recs")
+        return values
+
+    monkeypatch.setattr(redis.Redis, "mget", read_in_time)
+    assert made.unchanged({key: digest(key) for key in "ab"}) == {"b"}
 
 
 def test_a_full_redis_is_told_and_takes_the_part_once_there_is_room(

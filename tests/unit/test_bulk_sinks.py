@@ -21,7 +21,7 @@ from reclane.bulk.spec import SINK_SPEC
 from reclane_worker.bulk.errors import SinkFull, SinkUnusable, StoreUnavailable
 from reclane_worker.bulk.sinks import Result, Sink, open_sink
 from reclane_worker.bulk.sinks.durable import write_file
-from results import failed, manifest, result
+from results import digest, failed, manifest, result, see_unchanged
 
 
 def sink(kind: str, run: str = "run-1", **spec: Any) -> Sink:
@@ -53,7 +53,7 @@ def test_parquet_holds_answers_and_failures(tmp_path: Path) -> None:
     made = sink("parquet", path=f"{tmp_path}/recs", fields=True)
     part = made.write(0, [result("a"), failed("b")])
     made.complete(manifest("run-1", [part]))
-    columns = "key, items, flags, versions, failure, epoch(made_at)"
+    columns = "key, items, flags, versions, failure, epoch(made_at), digest"
     rows = duckdb.sql(f"SELECT {columns} FROM '{tmp_path}/recs/*.parquet'")
     answered, failure = rows.fetchall()
     assert answered == (
@@ -66,9 +66,10 @@ def test_parquet_holds_answers_and_failures(tmp_path: Path) -> None:
         {"model": "hash:384", "catalog": "demo:1", "contract": 1},
         None,
         1_800_000_000.5,
+        digest("a"),
     )
     said = {"code": "invalid_request", "message": "k: too large"}
-    assert failure == ("b", None, [], None, said, 1_800_000_000.5)
+    assert failure == ("b", None, [], None, said, 1_800_000_000.5, None)
 
 
 def test_json_lines_hold_the_same_content(tmp_path: Path) -> None:
@@ -83,8 +84,9 @@ def test_json_lines_hold_the_same_content(tmp_path: Path) -> None:
         "title": "T1",
         "fields": {"year": 1999},
     }
-    assert answered.keys() == {"key", "items", "flags", "versions", "failure", "made_at"}
+    assert answered.keys() == {"key", "items", "flags", "versions", "failure", "made_at", "digest"}
     assert failure["failure"] == {"code": "invalid_request", "message": "k: too large"}
+    assert (answered["digest"], failure["digest"]) == (digest("a"), None)
 
 
 @pytest.mark.parametrize("spec", [{"kind": "parquet"}, {"kind": "jsonl", "gzip": True}])
@@ -162,6 +164,22 @@ def test_a_run_that_is_dropped_leaves_nothing(tmp_path: Path) -> None:
     sink("parquet", "run-1", path=str(out)).clear()  # shown to readers: stays
     assert {path.name for path in tmp_path.iterdir()} == {"recs", ".recs.run-run-1"}
     assert seen_by_duckdb(out) == ["a"]
+
+
+def test_completing_a_run_drops_what_failed_ones_left_and_nothing_of_a_neighbour(
+    tmp_path: Path,
+) -> None:
+    out, neighbour = tmp_path / "recs", tmp_path / "recs.run-x"
+    for run in ("run-1", "run-2"):
+        run_to_end(out, run, ["a"])
+        run_to_end(neighbour, run, ["n"])
+    for failed_run in ("run-3", "run-4"):
+        sink("parquet", failed_run, path=str(out)).write(0, [result("never shown")])
+    run_to_end(out, "run-5", ["b"])
+    kept = {"recs", ".recs.run-run-2", ".recs.run-run-5"}
+    kept |= {"recs.run-x", ".recs.run-x.run-run-1", ".recs.run-x.run-run-2"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    assert seen_by_duckdb(neighbour) == ["n"]
 
 
 @pytest.mark.parametrize("there", ["a file", "a folder", "a link", "no right"])
@@ -302,6 +320,16 @@ def test_a_table_holds_the_last_answer_of_each_key(tmp_path: Path) -> None:
     ]
 
 
+def test_rows_of_a_table_answered_alike_are_unchanged(tmp_path: Path) -> None:
+    spec = {"url": f"sqlite:///{tmp_path}/recs.db", "table": "recs"}
+    see_unchanged(lambda run: sink("sql", run, **spec))
+    made = sink("sql", **spec)
+    made.write(0, [failed("same"), result("b"), result("a", model="new")])  # a failure: as it was
+    now = {"same": digest("same"), "b": digest("b"), "a": digest("a")}
+    assert made.unchanged(now) == {"same", "b"}
+    assert made.carry(1, 0, []) is None
+
+
 def test_a_part_that_fails_in_its_middle_leaves_the_table_as_it_was(tmp_path: Path) -> None:
     base = tmp_path / "recs.db"
     made = sink("sql", url=f"sqlite:///{base}", table="recs")
@@ -323,7 +351,7 @@ def test_a_part_that_fails_in_its_middle_leaves_the_table_as_it_was(tmp_path: Pa
         ("CREATE TABLE recs (key TEXT PRIMARY KEY, items TEXT)", "needs the columns"),
         (
             "CREATE TABLE recs (key TEXT, items TEXT, flags TEXT, versions TEXT, failure TEXT, "
-            "made_at TEXT, run TEXT)",
+            "made_at TEXT, digest TEXT, run TEXT)",
             "key unique",
         ),
         ("CREATE VIEW recs AS SELECT 1 AS key", "needs the columns"),

@@ -7,9 +7,9 @@ sink.complete(Manifest(run="run-1", parts=parts, ...))
 """
 
 from reclane.bulk.spec import JsonlSink, ParquetSink, RedisSink, SinkSpec
-from reclane_worker.bulk.sinks.results import Manifest, Part, Result, Sink
+from reclane_worker.bulk.sinks.results import Carried, Manifest, Part, Result, Sink
 
-__all__ = ["Manifest", "Part", "Result", "Sink", "open_sink"]
+__all__ = ["Carried", "Manifest", "Part", "Result", "Sink", "open_sink"]
 
 
 def open_sink(spec: SinkSpec, run: str) -> Sink:

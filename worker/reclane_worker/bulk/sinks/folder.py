@@ -9,28 +9,27 @@ run replaces the link in one rename. What readers may rely on:
 - A reader that lists before the rename and opens after it is told that the file does not exist,
   since a part's name holds its run: it reads again. A reader that resolves OUT first
   (`os.path.realpath`) keeps the old result, which is deleted only when one more run is completed.
+
+One run at a time writes to OUT, and none is resumed once a later one is completed: completing
+deletes what failed runs left.
 """
 
-import gzip
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
-
-from pydantic_core import to_json
+from typing import Final
 
 from reclane.bulk.spec import JsonlSink, ParquetSink
 from reclane_worker.bulk.errors import SinkUnusable
 from reclane_worker.bulk.sinks.durable import file_errors, sync_folder, write_file
-from reclane_worker.bulk.sinks.results import Manifest, Part, Result, record
+from reclane_worker.bulk.sinks.earlier import Earlier
+from reclane_worker.bulk.sinks.forms import form_of
+from reclane_worker.bulk.sinks.results import MANIFEST, Carried, Manifest, Part, Result, record
 
-MANIFEST: Final = "_manifest.json"
 _RUN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-Encode = Callable[[list[dict[str, Any]]], bytes]
 
 
 class Folder:
@@ -49,10 +48,13 @@ class Folder:
         self._out = Path(os.path.abspath(spec.path))  # noqa: PTH100  a link is not followed
         self._runs = f".{self._out.name}.run-"
         self._folder = self._out.with_name(self._runs + run)
-        self._ending, self._encode = _format(spec)
+        self._form = form_of(spec)
+        self._earlier: Earlier | None = None
 
     def check(self) -> None:
         self._check_place()
+        if any(not path.name.endswith(self._form.readable) for path in self._out.glob("part-*")):
+            raise SinkUnusable(f"{self._out} holds files of another kind; choose another path")
         with file_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         probe = self._folder / ".probe"
@@ -60,18 +62,23 @@ class Folder:
         probe.unlink(missing_ok=True)
 
     def write(self, part: int, results: Sequence[Result]) -> Part:
-        content = self._encode([record(result, self._fields) for result in results])
-        path = self._folder / f"part-{self._run}-{part:06}{self._ending}"
-        with file_errors(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        write_file(path, content)
-        return Part(
-            number=part,
-            rows=len(results),
-            bytes=len(content),
-            name=path.name,
-            sha256=hashlib.sha256(content).hexdigest(),
-        )
+        content = self._form.encode([record(result, self._fields) for result in results])
+        return self._write(part, len(results), content)
+
+    def unchanged(self, wanted: Mapping[str, str]) -> set[str]:
+        """The first call reads keys and digests of all rows that are shown, and keeps 16 bytes of
+        each in memory."""
+        earlier = self._shown_earlier()
+        return earlier.unchanged(wanted) if earlier else set()
+
+    def carry(self, number: int, at: int, parts: Sequence[Part]) -> Carried | None:
+        """The first call reads the keys of all `parts`, and keeps 16 bytes of each in memory."""
+        earlier = self._shown_earlier()
+        own = [self._folder / str(part.name) for part in parts]
+        if earlier is None or (left := earlier.without(own, at)) is None:
+            return None
+        content, rows, after = left
+        return Carried(self._write(number, rows, content) if rows else None, after)
 
     def complete(self, manifest: Manifest) -> None:
         with file_errors(self._folder):
@@ -90,6 +97,28 @@ class Folder:
 
     def close(self) -> None:
         pass
+
+    def _write(self, part: int, rows: int, content: bytes) -> Part:
+        path = self._folder / f"part-{self._run}-{part:06}{self._form.ending}"
+        with file_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        write_file(path, content)
+        return Part(
+            number=part,
+            rows=rows,
+            bytes=len(content),
+            name=path.name,
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+
+    def _shown_earlier(self) -> Earlier | None:
+        """What readers see of another run; None where that is nothing."""
+        shown = self._shown()
+        if shown in (None, self._folder.name):
+            return None
+        if self._earlier is None:
+            self._earlier = Earlier(self._out.with_name(shown), self._form)
+        return self._earlier
 
     def _check_place(self) -> None:
         out = self._out
@@ -128,23 +157,9 @@ class Folder:
         sync_folder(self._out.parent)
 
     def _drop_all_but(self, kept: set[str | None]) -> None:
-        """Drop finished results that were replaced longer ago; other runs may still be going."""
+        """Drop results that were replaced longer ago, and what failed runs left of theirs."""
         for folder in self._out.parent.iterdir():
-            is_result = folder.name.startswith(self._runs) and (folder / MANIFEST).is_file()
-            if is_result and folder.name not in kept:
+            run = folder.name.removeprefix(self._runs)
+            is_run = run != folder.name and _RUN.fullmatch(run)  # not of OUT.run-x beside OUT
+            if is_run and folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _format(spec: ParquetSink | JsonlSink) -> tuple[str, Encode]:
-    """The ending of a part's name, and what makes its bytes."""
-    if isinstance(spec, ParquetSink):
-        from reclane_worker.bulk.sinks.parquet import encode_parquet
-
-        return ".parquet", lambda records: encode_parquet(records, spec.fields)
-    if spec.gzip:
-        return ".jsonl.gz", lambda records: gzip.compress(_json_lines(records), mtime=0)
-    return ".jsonl", _json_lines
-
-
-def _json_lines(records: list[dict[str, Any]]) -> bytes:
-    return b"".join(to_json(one) + b"\n" for one in records)

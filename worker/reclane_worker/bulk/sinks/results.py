@@ -1,6 +1,6 @@
 """What a run writes: results in parts, and a manifest once all parts are there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from reclane.contract import Versions
 
 FORMAT: Final = 1
+MANIFEST: Final = "_manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,8 @@ class Result:
     """One row's answer (a `Recommendation` as a dict) or failure (a `Failure`), not both.
 
     `at` is when it was made, seconds since 1970. It comes with the result, so that a part
-    written again has the same bytes.
+    written again has the same bytes. `digest` tells the request, model and catalog version that
+    made an answer from any other: 32 hex digits, or "" where nobody will ask.
     """
 
     key: str
@@ -53,6 +55,14 @@ class Manifest(_Model):
     finished: float
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What one call carried over, None where there was nothing, and where the next goes on."""
+
+    part: Part | None
+    at: int
+
+
 class Sink(Protocol):
     """Where a run's results go. Every method may be repeated, each by another process."""
 
@@ -72,6 +82,29 @@ class Sink(Protocol):
             SinkUnusable: it cannot be written at all.
         """
 
+    def unchanged(self, wanted: Mapping[str, str]) -> set[str]:
+        """Of the keys with the digest that each would have now: those whose record, as readers
+        see it, has that digest. They are kept as if they were written now.
+
+        Meant for a thousand at a time. What earlier runs wrote is read as it was at the first
+        call, since no two runs write to one place at once.
+
+        Raises:
+            SinkUnusable: what earlier runs wrote cannot be read.
+            StoreUnavailable: it could not be reached.
+        """
+
+    def carry(self, number: int, at: int, parts: Sequence[Part]) -> Carried | None:
+        """Take over some of what readers see of rows that this run did not write.
+
+        For a run that adds to the earlier result, once all its own `parts` are written: writes
+        as part `number`, as `write` does, going on `at` where the call before ended (first 0).
+        None: nothing is left.
+
+        Raises:
+            StepFailed: as `write`; or what earlier runs wrote cannot be read.
+        """
+
     def complete(self, manifest: Manifest) -> None:
         """Show the result of a finished run to readers, where parts alone do not.
 
@@ -87,9 +120,11 @@ class Sink(Protocol):
 
 
 def record(result: Result, with_fields: bool) -> dict[str, Any]:
-    """The same content for every sink: key, items (best first), flags, versions, failure, made_at.
+    """The same content for every sink: key, items (best first), flags, versions, failure, made_at,
+    digest.
 
     Items, versions are None where there is a failure, and failure is None where there is none.
+    A failure has no digest, so that a later run asks again.
     """
     failure, answer = result.failure, result.answer
     return {
@@ -99,6 +134,7 @@ def record(result: Result, with_fields: bool) -> dict[str, Any]:
         "versions": None if answer is None else answer["versions"],
         "failure": failure and {name: failure[name] for name in ("code", "message")},
         "made_at": datetime.fromtimestamp(result.at, UTC),
+        "digest": None if answer is None else result.digest or None,
     }
 
 

@@ -4,7 +4,7 @@ A failure never replaces an earlier answer: it is stored only where there is no 
 which run wrote a row; a row that later runs no longer have stays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateTable
 from reclane.bulk.spec import SqlSink
 from reclane_worker.bulk.database import make_engine, split_table, transaction
 from reclane_worker.bulk.errors import SinkUnusable
-from reclane_worker.bulk.sinks.results import Manifest, Part, Result, record
+from reclane_worker.bulk.sinks.results import Carried, Manifest, Part, Result, record
 
 _JSON: Final = sa.JSON(none_as_null=True).with_variant(
     postgresql.JSONB(none_as_null=True), "postgresql"
@@ -23,7 +23,8 @@ _JSON: Final = sa.JSON(none_as_null=True).with_variant(
 
 
 class Table:
-    """A `Sink`: the columns are key (unique), items, flags, versions, failure, made_at, run."""
+    """A `Sink`: the columns are key (unique), items, flags, versions, failure, made_at,
+    digest, run."""
 
     def __init__(self, spec: SqlSink, run: str) -> None:
         """Connects only when it is used.
@@ -42,6 +43,7 @@ class Table:
             sa.Column("key", sa.Text, primary_key=True),
             *(sa.Column(column, _JSON) for column in ("items", "flags", "versions", "failure")),
             sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),  # SQLite: UTC
+            sa.Column("digest", sa.Text),
             sa.Column("run", sa.Text, nullable=False),
         )
 
@@ -73,6 +75,15 @@ class Table:
                 connection.execute(kept, failures)
         size = sum(len(to_json(row)) for row in answers + failures)
         return Part(number=part, rows=len(results), bytes=size)
+
+    def unchanged(self, wanted: Mapping[str, str]) -> set[str]:
+        columns = self._table.columns
+        rows = sa.select(columns.key, columns.digest).where(columns.key.in_(wanted))
+        with transaction(self._engine, SinkUnusable) as connection:
+            return {key for key, digest in connection.execute(rows) if digest == wanted[key]}
+
+    def carry(self, number: int, at: int, parts: Sequence[Part]) -> Carried | None:
+        return None  # a row stays until it is replaced
 
     def complete(self, manifest: Manifest) -> None:
         pass  # each part was shown as it was written
