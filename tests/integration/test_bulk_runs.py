@@ -440,3 +440,55 @@ def test_nothing_is_computed_twice_when_nothing_fails(
     assert parquet.read_table(out).num_rows == ROWS
     assert_no_results(raw)
     assert ids(written(out)["u0"])
+
+
+def test_only_what_changed_is_asked_again(
+    tmp_path: Path,
+    out: Path,
+    raw: "redis.Redis",
+    hash_catalog: Path,
+    start_worker: StartWorker,
+) -> None:
+    rows = users(3_000)
+    source = write_rows(tmp_path / "users.parquet", rows)
+    worker = start_worker()
+    begin(raw, spec(source, out, only_changed=True), "first")
+    assert finish(raw, "first").counts["answered"] == 3_000  # nothing stood there
+    first = written(out)
+    for n in (5, 1_500, 2_999):
+        rows[n]["query"] = "jazz"
+    rows += [{"user_id": "new", "query": "film", "k": 3}]
+    write_rows(source, rows)
+    begin(raw, spec(source, out, only_changed=True), "second")
+    counts = finish(raw, "second").counts
+    assert (counts["unchanged"], counts["answered"]) == (2_997, 4)
+    second = written(out)
+    changed = {"u5", "u1500", "u2999", "new"}
+    assert second.keys() == first.keys() | {"new"}
+    assert {key for key in first if second[key] != first[key]} == changed - {"new"}
+    worker.stop()
+    other = tmp_path / "other"
+    subprocess.run(["cp", "-r", str(hash_catalog), str(other)], check=True)
+    start_worker({"RECLANE_CATALOG": f"renamed={other}"})
+    begin(raw, spec(source, out, only_changed=True), "third")
+    assert finish(raw, "third").counts["answered"] == 3_001  # another catalog answers
+
+
+def test_rows_that_changed_since_are_added_to_the_earlier_result(
+    tmp_path: Path, out: Path, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    rows = [{**row, "at": n} for n, row in enumerate(users(1_000))]
+    source = write_rows(tmp_path / "users.parquet", rows)
+    start_worker()
+    begin(raw, spec(source, out), "whole")
+    finish(raw, "whole")
+    write_rows(source, [{**row, "query": "jazz"} for row in rows[500:]])
+    wanted = spec(source, out)
+    wanted["source"]["changed_since"] = {"column": "at", "value": 900}
+    begin(raw, wanted, "since")
+    assert finish(raw, "since").counts["answered"] == 100
+    found = written(out)
+    assert len(found) == 1_000
+    jazz = ids(found["u900"])
+    assert all(ids(found[f"u{n}"]) == jazz for n in range(900, 1_000))
+    assert ids(found["u899"]) != jazz
