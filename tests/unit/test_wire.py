@@ -318,9 +318,10 @@ def test_our_revocation_carries_its_reason() -> None:
 
 
 def test_a_success_stored_by_celery_is_read(celery_results: dict[str, bytes]) -> None:
-    assert wire.decode_result(celery_results["success"]) == wire.Meta(
-        "SUCCESS", {"items": ["跑步鞋"]}
-    )
+    found = wire.decode_result(celery_results["success"])
+    assert (found.status, found.result) == ("SUCCESS", {"items": ["跑步鞋"]})
+    assert found.done
+    assert datetime.fromisoformat(found.done).tzinfo is UTC
 
 
 def test_a_failure_stored_by_celery_names_its_class_and_arguments(
