@@ -39,9 +39,9 @@ _FROM: Final[dict[State, tuple[State, ...]]] = {
 class Run:
     """A run as it is now. Times are seconds since the epoch.
 
-    `counts`: rows `read` from the source (good ones), `bad` ones, and of those read how many were
-    `unchanged` since an earlier run, `answered` and `failed`; `carried` are parts taken over from
-    the earlier result. `done` of `total` rows are computed; `total` is None where only reading them
+    `counts` are of rows: `read` from the source (good ones), `bad` ones, and of those read how many
+    were `unchanged` since an earlier run, `answered` and `failed`; `carried` were taken over from the
+    earlier result. `done` of `total` rows are computed; `total` is None where only reading them
     would tell. `trouble` (code, message) is why it does not go on, or not now.
     """
 

@@ -29,6 +29,7 @@ from reclane_worker.settings import WorkerSettings
 SLICE_MS: Final = 50.0  # the default on CPU
 WINDOW_S: Final = 8.0
 PAUSE_S: Final = 0.1
+LOOK_EVERY_S: Final = 0.25  # looking costs time that the run needs; Redis says when it ended
 HISTORY: Final = 20  # items of a user
 PROFILED: Final = 256
 STAGES: Final = {  # what takes the time -> the functions that do it
@@ -166,7 +167,7 @@ class Bench:
         while not (run := runs.read(side.raw, KEYS, run_id)).over:
             if time.monotonic() > give_up:
                 raise ReclaneError("the run does not get done")
-            time.sleep(0.02)
+            time.sleep(LOOK_EVERY_S)
         if run.state != "done" or run.counts["failed"]:
             raise ReclaneError(f"the run ended badly: {run.trouble}, {run.counts}")
         assert run.ended is not None

@@ -302,7 +302,7 @@ class Work:
         self._parts += carried.part is not None
         self._save(
             *(self._ledger.keeps(self._claim, carried.part) if carried.part else ()),
-            *self._ledger.counts(self._claim, carried=int(carried.part is not None)),
+            *self._ledger.counts(self._claim, carried=carried.part.rows if carried.part else 0),
             *self._ledger.sets(
                 self._claim, own=own, carry_at=carried.at, parts=self._parts, tries=None
             ),
