@@ -39,10 +39,10 @@ _FROM: Final[dict[State, tuple[State, ...]]] = {
 class Run:
     """A run as it is now. Times are seconds since the epoch.
 
-    `counts` are of rows: `read` from the source (good ones), `bad` ones, and of those read how many
-    were `unchanged` since an earlier run, `answered` and `failed`; `carried` were taken over from the
-    earlier result. `done` of `total` rows are computed; `total` is None where only reading them
-    would tell. `trouble` (code, message) is why it does not go on, or not now.
+    `counts` are of rows: `read` from the source (good ones) and `bad` ones; of those read how many
+    were `unchanged` since an earlier run, `answered` and `failed`; and how many were `carried` over
+    from the earlier result. `done` of `total` rows are computed; `total` is None where only reading
+    them would tell. `trouble` (code, message) is why it does not go on, or not now.
     """
 
     id: str
