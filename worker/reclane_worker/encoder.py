@@ -170,13 +170,14 @@ class SentenceEncoder:
     def encode(self, tokens: Sequence[Tokens], role: Role) -> torch.Tensor:
         longest = max(map(len, tokens))
         pad = self._tokenizer.pad_token_id or 0
-        left = self._tokenizer.padding_side == "left"
-        ids = torch.full((len(tokens), longest), pad, dtype=torch.long)  # (batch, tokens)
-        mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(tokens):
-            start = longest - len(sequence) if left else 0
-            ids[row, start : start + len(sequence)] = torch.tensor(sequence)
-            mask[row, start : start + len(sequence)] = 1
+        spaces = [longest - len(sequence) for sequence in tokens]
+        if self._tokenizer.padding_side == "left":
+            filled = [[pad] * n + [*one] for n, one in zip(spaces, tokens, strict=True)]
+            masks = [[0] * n + [1] * (longest - n) for n in spaces]
+        else:
+            filled = [[*one] + [pad] * n for n, one in zip(spaces, tokens, strict=True)]
+            masks = [[1] * (longest - n) + [0] * n for n in spaces]
+        ids, mask = torch.tensor(filled), torch.tensor(masks)  # (batch, tokens), one copy each
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in self._tokenizer.model_input_names:
             features["token_type_ids"] = torch.zeros_like(ids)
