@@ -59,5 +59,6 @@ def see_unchanged(opened: Callable[[str], Sink]) -> None:
     )
     for _ in range(2):
         assert opened("run-2").unchanged(wanted) == {"same"}
+    assert opened("run-2").unchanged({"other model": digest("same")}) == set()
     wanted = {key: digest(key, "old" if key == "7" else "hash:384") for key in many}
     assert opened("run-2").unchanged(wanted) == {*many} - {"7"}

@@ -188,6 +188,7 @@ def test_rows_answered_alike_are_unchanged(tmp_path: Path, spec: dict[str, Any])
 def test_the_earlier_result_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, spec = tmp_path / "recs", {"kind": "parquet"}
     add(folder(out, "run-1", spec), "run-1", [[result(str(n))] for n in range(3)])
+    monkeypatch.setattr("reclane_worker.bulk.sinks.earlier._JOINED_ROWS", 1)
     read: list[str] = []
     digests = Earlier._digests
     monkeypatch.setattr(
@@ -197,7 +198,7 @@ def test_the_earlier_result_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     for _ in range(2):
         assert second.unchanged({"1": digest("1"), "2": ""}) == {"1"}
     own = [second.write(0, [result("0")])]
-    list(carried(second, own))
+    assert len(list(carried(second, own))) == 3
     assert len(read) == 3 + 1
 
 
