@@ -84,6 +84,19 @@ def test_only_rows_that_changed_since_are_read(
     assert (source.count(), len(rows) + len(bad)) == (left, left)
 
 
+def test_rows_that_cannot_be_counted_in_time_are_read_all_the_same(
+    base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = users(base, query='SELECT name, "Wish" FROM shop.users, pg_sleep(0.3)')
+    monkeypatch.setattr("reclane_worker.bulk.database._STATEMENT_TIMEOUT_S", 0.05)
+    assert slow.count() is None
+    with pytest.raises(StoreUnavailable, match="statement timeout"):
+        slow.read(None, 1)
+    monkeypatch.undo()
+    rows, bad = at_once(slow)
+    assert len(rows) + len(bad) == slow.count() == 25
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [

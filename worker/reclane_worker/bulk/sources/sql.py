@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from reclane.bulk.spec import SqlSource
 from reclane_worker.bulk.database import make_engine, split_table, sqlite_file, transaction
-from reclane_worker.bulk.errors import SourceUnusable
+from reclane_worker.bulk.errors import SourceUnusable, StoreUnavailable
 from reclane_worker.bulk.sources.mapping import Mapper, bind
 from reclane_worker.bulk.sources.rows import Cursor, Met, Slice, take
 
@@ -55,6 +55,12 @@ class Database:
         return Slice(rows, bad, {"at": list(after)})
 
     def count(self) -> int | None:
+        try:
+            return self._count()
+        except StoreUnavailable:  # too many to count in time; one that is away is told by `read`
+            return None
+
+    def _count(self) -> int | None:
         with self._reading() as connection:
             mapper = self._mapper(connection)
             if mapper.changed and self._since(mapper) is None:
