@@ -1,5 +1,7 @@
 """Bulk runs from and into a real PostgreSQL."""
 
+import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,9 +9,11 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from postgres import PrivatePostgres
 from reclane.bulk.spec import SINK_SPEC, SOURCE_SPEC
+from reclane_worker.bulk.database import make_engine, transaction
 from reclane_worker.bulk.errors import SinkUnusable, SourceUnusable, StoreUnavailable
 from reclane_worker.bulk.sinks import Sink, open_sink
 from reclane_worker.bulk.sources import Source, open_source
@@ -185,6 +189,19 @@ def test_a_server_that_lets_nobody_in_may_be_tried_again(base: str) -> None:
             connection.rollback()
             connection.execute("ALTER ROLE reclane RESET lock_timeout")
     assert made.write(0, [result("a")]).rows == 1
+
+
+def test_a_server_whose_machine_is_gone_is_given_up_within_minutes(base: str) -> None:
+    engine = make_engine(SecretStr(base), SinkUnusable)
+    with transaction(engine, SinkUnusable) as connection:
+        driver: Any = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(driver.fileno())) as used:
+            assert used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle, interval, count = (
+                used.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+    assert idle + interval * count <= 120
 
 
 def test_a_database_that_is_not_there_says_so(base: str) -> None:

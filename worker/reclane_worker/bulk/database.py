@@ -12,9 +12,16 @@ from reclane.errors import MissingExtra
 from reclane_worker.bulk.errors import SinkFull, StepFailed, StoreUnavailable
 
 _MISSING: Final = "databases need: pip install 'reclane[bulk-sql]'"
-_CONNECT_TIMEOUT_S: Final = 10
 _LOCK_TIMEOUT_S: Final = 30
 _STATEMENT_TIMEOUT_S: Final = 120
+# Of PostgreSQL, in seconds. Its own bound on a statement does not help whoever waits for a machine
+# that is gone: the system would wait for two hours.
+_BOUNDS: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+}
 
 try:
     import sqlalchemy as sa
@@ -41,7 +48,7 @@ def make_engine(url: SecretStr, unusable: type[StepFailed]) -> sa.Engine:
     else:
         parsed = parsed.set(drivername="postgresql+psycopg")
         # A pooler between us and the server may give each transaction another connection.
-        arguments = {"connect_timeout": _CONNECT_TIMEOUT_S, "prepare_threshold": None}
+        arguments = {"prepare_threshold": None, **_BOUNDS}
     try:
         engine = sa.create_engine(
             parsed, poolclass=NullPool, hide_parameters=True, connect_args=arguments
