@@ -17,7 +17,9 @@ ReclaneError
 ├── MissingExtra          the command needs an optional part that is not installed
 ├── BulkError             a bulk run cannot start or go on
 │   ├── UnknownRun        no bulk run has this id
-│   └── RunConflict       the run's id or output is taken, or its state does not allow it
+│   ├── RunConflict       the run's id or output is taken, or its state does not allow it
+│   ├── UnknownSchedule   no schedule has this name
+│   └── ScheduleConflict  the schedule's name is taken, there are too many, or it cannot be read
 ├── ModelUnusable         a model cannot be loaded under the safety rules
 └── CatalogError
     ├── ItemsInvalid      the items file has bad rows
@@ -173,6 +175,18 @@ class RunConflict(BulkError):
     """A bulk run's id or output is taken by another, or its state does not allow what was asked."""
 
     code = "run_conflict"
+
+
+class UnknownSchedule(BulkError):
+    """No schedule has this name: it was never added, or was removed."""
+
+    code = "unknown_schedule"
+
+
+class ScheduleConflict(BulkError):
+    """A schedule's name is taken, there are too many of them, or what is stored cannot be read."""
+
+    code = "schedule_conflict"
 
 
 class ModelUnusable(ReclaneError):

@@ -140,6 +140,20 @@ class Keys:
         """HASH of one output: who writes there now, when the last run that was done started."""
         return f"{self.prefix}reclane:bulk:output:{output}"
 
+    def beat_entry(self, name: str) -> str:
+        """HASH of all that a schedule is and has become; see `bulk/schedules.py`."""
+        return f"{self.prefix}reclane:beat:{name}"
+
+    @property
+    def beat_schedule(self) -> str:
+        """ZSET entry key -> when it is due, s; -1 while it is paused. RedBeat's name for it."""
+        return self.beat_entry(":schedule")
+
+    @property
+    def beat_lock(self) -> str:
+        """Held by the beat that works, while others wait. RedBeat's name for it."""
+        return self.beat_entry(":lock")
+
     def result(self, task_id: str) -> str:
         """A stored result; also the channel on which it is published, as Celery does."""
         return f"{self.prefix}{_RESULT_PREFIX}{task_id}"

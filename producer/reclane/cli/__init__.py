@@ -26,6 +26,7 @@ OWN: Final = {
     "doctor": "reclane.cli.doctor:doctor",
     "queue": "reclane.cli.queue:queue",
     "recommend": "reclane.cli.asking:recommend",
+    "schedule": "reclane.cli.schedule:schedule",
     "submit": "reclane.cli.asking:submit",
     "wait": "reclane.cli.asking:wait",
 }
@@ -69,6 +70,7 @@ class CommandGroup(click.Group):
 
 # Known here so that --help needs not import them.
 _SUMMARIES = {
+    "beat": "Begin the runs of schedules when they are due.",
     "bench": "Measure speed on this machine, as ratios inside one run.",
     "bulk": "Answer every row of a file or table; watch, pause, resume or cancel a run.",
     "catalog": "Build and inspect item catalogs.",
@@ -80,6 +82,7 @@ _SUMMARIES = {
     "probe": "Ask whether the worker beside you lives or is ready; for health checks.",
     "queue": "See what waits, and purge it.",
     "recommend": "Ask for recommendations and print them.",
+    "schedule": "Bulk runs by a cron: add, list, pause, resume, remove, run now.",
     "submit": "Enqueue requests and print their ids.",
     "wait": "Await answers to requests that were submitted before.",
     "worker": "Run a worker: Celery with the lane.",
@@ -142,7 +145,7 @@ def load_command(entry: EntryPoint) -> click.Command:
     try:
         command = entry.load()
     except ModuleNotFoundError as error:
-        extra = "demo" if entry.name == "demo" else "worker"
+        extra = entry.name if entry.name in ("beat", "demo") else "worker"
         raise MissingExtra(
             f"`reclane {entry.name}` needs {error.name}: pip install 'reclane[{extra}]'"
         ) from error

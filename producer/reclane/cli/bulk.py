@@ -1,7 +1,6 @@
 """`reclane bulk`: start a run over many rows, watch it, pause, resume or cancel it."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -66,7 +65,7 @@ def status(run_id: str | None, count: int, as_json: bool) -> None:
     for run in found:
         counts = [run.counts["failed"], run.counts["bad"]]
         trouble = f"{run.trouble[1]} [{run.trouble[0]}]" if run.trouble else ""
-        rows.append([run.id, run.state, _moment(run.started), _done(run), *counts, trouble])
+        rows.append([run.id, run.state, printing.moment(run.started), _done(run), *counts, trouble])
     printing.table(rows, right=(3, 4, 5))
 
 
@@ -136,7 +135,7 @@ def _report(run: Run, bad: list[runs.Bad], as_json: bool) -> None:
     lines: list[list[object]] = [["run", run.id], ["state", run.state]]
     if run.trouble:
         lines.append(["trouble", f"{run.trouble[1]} [{run.trouble[0]}]"])
-    lines += [["started", _moment(run.started)], ["rows", _done(run)]]
+    lines += [["started", printing.moment(run.started)], ["rows", _done(run)]]
     if run.ended is not None:
         lines.append(["took", printing.duration(run.ended - run.started)])
     lines += [[name, f"{count:,}"] for name, count in run.counts.items() if count]
@@ -152,27 +151,15 @@ def _fields(run: Run) -> dict[str, Any]:
     return {
         "id": run.id,
         "state": run.state,
-        "started": _moment(run.started),
-        "ended": None if run.ended is None else _moment(run.ended),
+        "started": printing.moment(run.started),
+        "ended": None if run.ended is None else printing.moment(run.ended),
         "done": run.done,
         "total": run.total,
         "counts": run.counts,
         "trouble": run.trouble and {"code": run.trouble[0], "message": run.trouble[1]},
-        "spec": _shown(run.spec.model_dump(exclude_defaults=True)),
+        "spec": printing.plain(run.spec.model_dump(exclude_defaults=True)),
     }
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _shown(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_shown(one) for one in value]
-    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def _done(run: Run) -> str:
     return f"{run.done:,}" if run.total is None else f"{run.done:,} of {run.total:,}"
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

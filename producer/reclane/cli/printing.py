@@ -3,6 +3,7 @@
 import json
 import unicodedata
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -24,6 +25,15 @@ def line(value: Any) -> None:
 def compact(value: Any) -> str:
     """A value as JSON on one line."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold of a dumped model; secrets become stars."""
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
 def table(rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> None:
@@ -59,6 +69,11 @@ def duration(seconds: float | None) -> str:
         if abs(seconds) >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def moment(seconds: float) -> str:
+    """A time since the epoch as ISO 8601, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def answer(found: Recommendation) -> None:
