@@ -164,7 +164,9 @@ def needy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EntryPoint:
     return EntryPoint("worker", "needy_command:worker", module.GROUP)
 
 
-@pytest.mark.parametrize(("name", "extra"), [("worker", "worker"), ("demo", "demo")])
+@pytest.mark.parametrize(
+    ("name", "extra"), [("worker", "worker"), ("demo", "demo"), ("beat", "beat")]
+)
 def test_a_missing_extra_names_the_pip_command(needy: EntryPoint, name: str, extra: str) -> None:
     with pytest.raises(MissingExtra) as caught:
         load_command(EntryPoint(name, needy.value, needy.group))
