@@ -1,6 +1,7 @@
 """When a cron's slots are: its fields, its refusals, and clocks that change."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -138,7 +139,7 @@ def test_what_runs_every_hour_does_so_while_clocks_change() -> None:
         slots = [at(night)]
         for _ in range(8):
             slots.append(hourly.next(slots[-1]))
-        assert {later - one for one, later in zip(slots[1:], slots[2:], strict=False)} == {1_800}
+        assert {later - one for one, later in pairwise(slots[1:])} == {1_800}
 
 
 def test_a_clock_that_jumps_by_half_an_hour_makes_no_slot_of_its_own() -> None:
@@ -157,7 +158,7 @@ def test_a_slot_that_clocks_move_into_the_next_day_comes_in_its_order() -> None:
     slots = ["05-04 23:00 +0830", "05-05 00:00 +0900", "05-05 00:15 +0900", "05-05 00:45 +0900"]
     before = at("2018-05-04T22:50+08:30")
     assert following(cron, before, 4) == slots
-    for slot, later in zip(slots, slots[1:], strict=False):
+    for slot, later in pairwise(slots):
         day, clock, _ = later.split()
         moment = at(f"2018-{day}T{clock}+09:00")
         assert cron.local(cron.latest(moment - 1)).strftime("%m-%d %H:%M %z") == slot
@@ -174,9 +175,7 @@ MOMENTS = st.integers(0, 2_000_000_000)
 NEAR_CHANGES = st.sampled_from(["2026-03-29T00:00Z", "2026-10-25T00:00Z", "2018-11-04T03:00Z"])
 
 
-@given(
-    FIELDS, st.sampled_from(CHANGING), MOMENTS | NEAR_CHANGES.map(lambda text: int(at(text)))
-)
+@given(FIELDS, st.sampled_from(CHANGING), MOMENTS | NEAR_CHANGES.map(lambda text: int(at(text))))
 def test_between_a_slot_and_the_next_there_is_none(
     fields: tuple[str, ...], zone: str, moment: int
 ) -> None:

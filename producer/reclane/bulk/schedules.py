@@ -204,8 +204,9 @@ def run_now(client: Any, keys: names.Keys, name: str) -> str:
     """
     schedule = read(client, keys, name)
     run_id = f"{name}-{moment(_now(client))}-now"
-    if not _begin(client, keys, schedule, run_id):
-        raise RunConflict(f"run {run_id} began a moment ago")
+    _refuse_two(client, keys, schedule.run)
+    if not runs.start(client, keys, run_id, schedule.plan.spec):
+        raise RunConflict(f"run {run_id} began this very second")
     _note(client, keys, schedule, schedule.since, run=run_id)
     return run_id
 
@@ -229,7 +230,8 @@ def turn(client: Any, keys: names.Keys, name: str) -> Turn:
     reason = _too_late(schedule.plan, now - slot)
     if reason is None:
         try:
-            _begin(client, keys, schedule, run_id)
+            _refuse_two(client, keys, schedule.run)
+            runs.start(client, keys, run_id, schedule.plan.spec)
         except (BulkError, InvalidRequest) as error:
             reason = str(error)
     if reason is None:
@@ -250,13 +252,16 @@ def _too_late(plan: Plan, late_s: float) -> str | None:
     return f"no beat ran until {late_s:.0f} s after it; it was wanted within {plan.within_s} s"
 
 
-def _begin(client: Any, keys: names.Keys, schedule: Schedule, run_id: str) -> bool:
-    if schedule.run not in (None, run_id):
-        with suppress(UnknownRun):  # it was forgotten
-            earlier = runs.read(client, keys, schedule.run)
-            if not earlier.over:
-                raise RunConflict(f"run {earlier.id} is still {earlier.state}")
-    return runs.start(client, keys, run_id, schedule.plan.spec)
+def _refuse_two(client: Any, keys: names.Keys, run_id: str | None) -> None:
+    """Raises:
+    RunConflict: the run that a schedule began last is not over.
+    """
+    if run_id is None:
+        return
+    with suppress(UnknownRun):  # it was forgotten
+        earlier = runs.read(client, keys, run_id)
+        if not earlier.over:
+            raise RunConflict(f"run {earlier.id} is still {earlier.state}")
 
 
 def _note(client: Any, keys: names.Keys, one: Schedule, since: int, **fields: str) -> bool:
