@@ -222,6 +222,26 @@ def test_who_replaces_a_plan_during_a_turn_has_the_last_word(
     assert due(raw) == one.next() < slot + DAY_S
 
 
+def test_a_turn_in_the_middle_of_another_change_is_not_undone(
+    raw: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedules.add(raw, KEYS, NIGHTLY, plan(OUT))
+    slot = rewind(raw, KEYS)
+    start, turns = runs.start, []
+
+    def start_slowly(*arguments: Any) -> bool:
+        began = start(*arguments)
+        monkeypatch.setattr(runs, "start", start)
+        turns.append(give_turn(raw))
+        return began
+
+    monkeypatch.setattr(runs, "start", start_slowly)
+    run_id = schedules.run_now(raw, KEYS, NIGHTLY)
+    assert [bool(turn.skipped) for turn in turns] == [True]
+    one = look(raw)
+    assert (one.run, one.since, due(raw)) == (run_id, slot, slot + DAY_S)
+
+
 def test_what_is_removed_during_a_turn_stays_removed(
     raw: "redis.Redis", monkeypatch: pytest.MonkeyPatch
 ) -> None:

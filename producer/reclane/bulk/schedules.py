@@ -271,7 +271,7 @@ def _note(client: Any, keys: names.Keys, one: Schedule, since: int, **fields: st
             _NOTE,
             2,
             *(keys.beat_entry(one.name), keys.beat_schedule),
-            *(one.definition, since, one.plan.cron.next(since), *flat),
+            *(one.definition, one.since, since, one.plan.cron.next(since), *flat),
         )
     )
 
