@@ -10,7 +10,8 @@ import redis.exceptions
 
 RIGHTS = (
     "give it the rights that the README lists under Ways to Redis: shop-worker for a worker, "
-    "shop-web for a client, shop-operator for `reclane queue`, `reclane dlq` and `reclane bulk`"
+    "shop-web for a client, shop-operator for `reclane queue`, `dlq`, `bulk` and `schedule`, "
+    "shop-beat for a beat"
 )
 _IN_SCRIPT = ("the user executing the script can't", "acl failure in script")  # Redis 7, Valkey
 

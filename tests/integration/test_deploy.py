@@ -123,7 +123,7 @@ def test_the_stack_comes_up_healthy_answers_and_ends_in_order(
     worker, beat, flower = running["worker"], running["beat"], running["flower"]
     eventually(worker.healthy, "the worker is healthy")
     eventually(flower.healthy, "Flower is healthy")
-    eventually(lambda: "beat: Starting..." in beat.log(), "beat has started")
+    eventually(lambda: "Acquired lock" in beat.log(), "beat has started")
     assert worker.run(["reclane", "probe", "ready"])
 
     url = worker.environment["RECLANE_REDIS_URL"]

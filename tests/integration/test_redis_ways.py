@@ -22,7 +22,7 @@ from kombu import pools
 from bulk import RUN, spec, users, write_rows
 from reclane import AsyncClient, BrokerUnavailable, Client, names
 from reclane._connection import connect
-from reclane.bulk import runs
+from reclane.bulk import runs, schedules
 from reclane.bulk.spec import parse_run
 from reclane.contract import Failure, RecommendRequest
 from reclane.embedded import EmbeddedServer, Tls
@@ -30,12 +30,14 @@ from reclane.errors import RunConflict
 from reclane.operations import letters, purging, queues
 from reclane.settings import Settings
 from reclane.wire import encode_failure, encode_request, encode_revoked
+from reclane_worker.bulk.beat import BulkScheduler
 from reclane_worker.ending import EXIT_LANE
 from reclane_worker.lane import Committed, Ending, Entry, Lane
 from reclane_worker.rights import refused
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.triage import dead_letter
 from reclane_worker.wait import QueueWatch
+from schedules import NIGHTLY, plan, rewind
 from support import (
     DEADLINE_S,
     TEST_SERVER,
@@ -294,10 +296,12 @@ def test_the_documented_users_need_every_right_they_have(open_server: EmbeddedSe
         key_prefix="shop:",
     )
 
+    of_beat = with_user(open_server.url, "shop-beat", "BEAT-PASSWORD")
     uses: dict[str, Callable[[], None]] = {
         "shop-web": use_web,
         "shop-celery": use_celery,
         "shop-operator": lambda: operate(admin, operator),
+        "shop-beat": lambda: beat(admin, of_beat),
     }
     for user, use in uses.items():
         rules = documented_users()[user]
@@ -315,7 +319,7 @@ def test_the_documented_users_need_every_right_they_have(open_server: EmbeddedSe
 
 
 def operate(admin: "redis.Redis", settings: Settings) -> None:
-    """All that `reclane queue`, `dlq` and `bulk` do, with something there to do it to."""
+    """All that `reclane queue`, `dlq`, `bulk` and `schedule` do, with something to do it to."""
     keys, now = settings.keys, time.time()
     queue = keys.list(names.INTERACTIVE_QUEUE)
     failure = Failure(code="poison", message="workers died")
@@ -341,6 +345,7 @@ def operate(admin: "redis.Redis", settings: Settings) -> None:
             assert letters.drop(client, keys, one)
             assert one == dropped
         conduct(admin, client, keys)
+        arrange(admin, client, keys)
 
 
 def conduct(admin: "redis.Redis", client: "redis.Redis", keys: names.Keys) -> None:
@@ -355,6 +360,39 @@ def conduct(admin: "redis.Redis", client: "redis.Redis", keys: names.Keys) -> No
     runs.resume(client, keys, RUN)
     runs.known(client, keys)
     runs.bad_rows(client, keys, RUN)
+
+
+def arrange(admin: "redis.Redis", client: "redis.Redis", keys: names.Keys) -> None:
+    """What people do to schedules."""
+    forget(admin, keys)
+    schedules.add(client, keys, NIGHTLY, plan("/scheduled"))
+    schedules.known(client, keys)
+    schedules.pause(client, keys, NIGHTLY)
+    schedules.resume(client, keys, NIGHTLY)
+    schedules.run_now(client, keys, NIGHTLY)
+    schedules.remove(client, keys, NIGHTLY)
+
+
+def beat(admin: "redis.Redis", url: str) -> None:
+    """A beat's life: from the lock, over a run that is due and one that is skipped, to its end."""
+    with pytest.MonkeyPatch.context() as patch, Celery(set_as_current=False) as app:
+        patch.setenv("RECLANE_REDIS_URL", url)
+        patch.setenv("RECLANE_KEY_PREFIX", "shop:")
+        keys = Settings.load().keys
+        forget(admin, keys)
+        for name in (NIGHTLY, "other"):
+            schedules.add(admin, keys, name, plan("/scheduled"))
+            rewind(admin, keys, name)
+        scheduler = BulkScheduler(app, max_interval=1)
+        scheduler.tick()
+        scheduler.close()
+        scheduler._client.close()
+
+
+def forget(admin: "redis.Redis", keys: names.Keys) -> None:
+    for pattern in (keys.beat_entry("*"), keys.bulk_run("*"), keys.bulk_output("*")):
+        for key in admin.scan_iter(pattern):
+            admin.delete(key)
 
 
 # CPython leaves a socket to the collector when the server dies between TCP and TLS handshake.

@@ -97,6 +97,22 @@ def test_who_dies_after_beginning_a_run_is_followed_by_a_turn_that_begins_none(
     assert look(raw).run == run_id
 
 
+def test_who_dies_before_the_run_has_begun_leaves_the_slot_due(
+    raw: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedules.add(raw, KEYS, NIGHTLY, plan(OUT))
+    slot = rewind(raw, KEYS)
+
+    def die(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, "start", die)
+        with pytest.raises(KeyboardInterrupt):
+            give_turn(raw)
+    assert give_turn(raw).run == slot_run(slot)
+
+
 @pytest.mark.parametrize("state", ["running", "paused", "cancelling"])
 def test_a_slot_is_skipped_while_an_earlier_run_is_not_over(raw: "redis.Redis", state: str) -> None:
     schedules.add(raw, KEYS, NIGHTLY, plan(OUT))

@@ -7,7 +7,7 @@ writes it down after that. RedBeat's own entries hold no time zone.
 
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import redis
 from celery.utils.log import get_logger
@@ -42,6 +42,7 @@ class BulkScheduler(RedBeatScheduler):  # type: ignore[misc]  # neither ships ty
 
     Entry = Due
     lock: Any = None
+    _maybe_due_kwargs: ClassVar[dict[str, Any]] = {}  # a producer, for which it would connect
 
     def __init__(self, app: Any, **how: Any) -> None:
         settings = Settings.load()
@@ -90,7 +91,7 @@ class BulkScheduler(RedBeatScheduler):  # type: ignore[misc]  # neither ships ty
         except redis.ResponseError as error:  # a full server, for one: the slot stays due
             if refusal(error):
                 raise
-            _log.error("schedule %s: %s", entry.name, error)
+            _log.error("schedule %s: %s", entry.name, unavailable(error))
             return None
         if turn.run is not None:
             _log.info("schedule %s: run %s", entry.name, turn.run)
