@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 import redis
+from celery import Celery
 from commands import PREFIX, Reclane, environment
 
 import bulk
@@ -17,6 +18,7 @@ from reclane import names
 from reclane.bulk import runs, schedules
 from reclane.bulk.spec import parse_run
 from reclane.embedded import EmbeddedServer
+from reclane_worker.bulk.beat import BulkScheduler
 from schedules import NIGHTLY, plan, rewind, slot_run
 from support import DEADLINE_S, StartWorker, eventually, missing
 
@@ -143,6 +145,21 @@ def test_a_slot_runs_when_its_time_comes(monkeypatch: pytest.MonkeyPatch, tmp_pa
             beat.kill()
 
 
+def test_a_beat_sleeps_until_the_next_slot_and_no_longer(
+    server: EmbeddedServer, raw: "redis.Redis", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(server.url).items():
+        monkeypatch.setenv(name, value)
+    schedules.add(raw, KEYS, NIGHTLY, plan("/recs", "* * * * *"))
+    with Celery(set_as_current=False) as app:
+        scheduler = BulkScheduler(app, max_interval=60)
+        sleep_s = scheduler.tick()
+        woken = time.time() + sleep_s
+        assert woken < schedules.read(raw, KEYS, NIGHTLY).next() + 1
+        scheduler.close()
+        scheduler._client.close()
+
+
 def test_of_two_beats_one_works_and_the_other_takes_over_when_it_is_killed(
     raw: "redis.Redis", start_beat: Callable[..., Beat]
 ) -> None:
@@ -150,6 +167,7 @@ def test_of_two_beats_one_works_and_the_other_takes_over_when_it_is_killed(
         schedules.add(raw, KEYS, name, plan(f"/recs/{name}"))
     first = start_beat().works()
     second = start_beat().waits()
+    assert start_beat().waits().stop() == 0  # one may wait no longer
     runs_once(raw, "one")
     assert "schedule one" in first.log()
     first.kill()
@@ -206,6 +224,7 @@ def test_one_schedule_that_cannot_be_read_keeps_no_other_from_running(
     beat = start_beat()
     eventually(lambda: begun(raw), "the one that can be read runs")
     beat.says("schedule rm damaged")
+    beat.says("there is no schedule gone")
     assert "zqsecret" not in beat.log()
     assert score(raw, "damaged") is not None
 

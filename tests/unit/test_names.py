@@ -3,6 +3,7 @@
 import pytest
 from celery import Celery
 from kombu.transport.redis import PRIORITY_STEPS, Channel
+from redbeat.schedulers import RedBeatConfig
 
 from reclane import names
 
@@ -62,6 +63,17 @@ def test_a_prefixed_result_key_is_the_one_that_celery_uses() -> None:
     with Celery(backend="redis://localhost:1/0", set_as_current=False) as app:
         app.conf.result_backend_transport_options = options
         assert names.Keys("shop-a:").result("t").encode() == app.backend.get_key_for_task("t")
+
+
+def test_the_names_of_schedules_are_those_that_redbeat_uses() -> None:
+    keys = names.Keys("shop-a:")
+    with Celery(set_as_current=False) as app:
+        app.conf.update(
+            redbeat_key_prefix=keys.beat_entry(""), redbeat_redis_url="", redbeat_redis_options={}
+        )
+        theirs = RedBeatConfig(app)
+    assert (keys.beat_schedule, keys.beat_lock) == (theirs.schedule_key, theirs.lock_key)
+    assert keys.beat_lock == "shop-a:reclane:beat::lock"
 
 
 def test_public_names_stay() -> None:

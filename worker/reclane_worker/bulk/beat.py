@@ -19,7 +19,7 @@ from reclane._connection import connect
 from reclane._outbox import unavailable
 from reclane._refusal import refusal
 from reclane.bulk import schedules
-from reclane.errors import ReclaneError, UnknownSchedule
+from reclane.errors import ReclaneError
 from reclane.settings import Settings
 
 _log = get_logger(__name__)
@@ -83,8 +83,6 @@ class BulkScheduler(RedBeatScheduler):  # type: ignore[misc]  # neither ships ty
         """One turn. What is wrong with one schedule keeps no other from its own."""
         try:
             turn = schedules.turn(self._client, self._keys, entry.name)
-        except UnknownSchedule:  # removed meanwhile
-            return None
         except ReclaneError as error:
             _log.error("%s", error)
             return None
