@@ -385,7 +385,7 @@ def test_a_schedule_from_add_to_rm(reclane: Reclane, raw: "redis.Redis", tmp_pat
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [
-        (("--cron", "0 25 * * *"), 65, "'25' is no hour"),
+        (("--cron", "0 25 * * *"), 65, "Bad hour"),
         (("--cron", "0 3 * * *", "--tz", "Europe/Berln"), 65, "write Europe/Berlin"),
         (("--cron", "0 3 * * *", "--within", "2"), 2, "write 90s"),
         (("--cron", "0 3 * * *", "--within", "5s"), 65, "60 s is the least"),
