@@ -1,6 +1,7 @@
 """`reclane bulk`: start a run over many rows, watch it, pause, resume or cancel it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -158,8 +159,14 @@ def _fields(run: Run) -> dict[str, Any]:
         "total": run.total,
         "counts": run.counts,
         "trouble": run.trouble and {"code": run.trouble[0], "message": run.trouble[1]},
-        "spec": _shown(run.spec.model_dump(exclude_defaults=True)),
+        "spec": _spec(run),
     }
+
+
+def _spec(run: Run) -> Any:
+    """None where this release cannot read it."""
+    with suppress(BulkError):
+        return _shown(run.spec.model_dump(exclude_defaults=True))
 
 
 def _shown(value: Any) -> Any:
