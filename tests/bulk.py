@@ -1,6 +1,8 @@
 """Bulk runs for tests: rows in a file, a run over them, what came of it."""
 
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from pyarrow import parquet
 from reclane.bulk import runs
 from reclane.bulk.runs import Run
 from reclane.bulk.spec import parse_run
-from support import KEYS, eventually
+from support import DEADLINE_S, KEYS, StartWorker, eventually
 
 RUN = "nightly-1"
 
@@ -65,3 +67,20 @@ def written(out: Path) -> dict[str, dict[str, Any]]:
 
 def ids(record: dict[str, Any]) -> list[str]:
     return [item["id"] for item in record["items"]]
+
+
+@contextmanager
+def without_lane(start_worker: StartWorker, *queues: str) -> Iterator[None]:
+    """A worker that takes runs on and, as a stock worker, tasks of these queues. It holds no
+    lease to wait for."""
+    worker = start_worker.prepare({"RECLANE_LANE": "false"})
+    command = [*worker.command, *(["-Q", ",".join(queues)] if queues else [])]
+    devnull = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, env=worker.environment, stdout=devnull, stderr=devnull
+    ) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(DEADLINE_S) == 0

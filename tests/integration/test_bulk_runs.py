@@ -15,7 +15,19 @@ from celery import Celery
 from commands import Reclane
 from pyarrow import parquet
 
-from bulk import RUN, answered, begin, finish, ids, look, spec, users, write_rows, written
+from bulk import (
+    RUN,
+    answered,
+    begin,
+    finish,
+    ids,
+    look,
+    spec,
+    users,
+    without_lane,
+    write_rows,
+    written,
+)
 from reclane import Client, RequestFailed, names
 from reclane.bulk import runs
 from reclane.embedded import EmbeddedServer
@@ -259,8 +271,7 @@ def test_what_is_purged_pauses_the_run_and_is_sent_again_when_resumed(
 ) -> None:
     # One that takes runs on, but nothing from the lane's queues.
     start_worker().stop()
-    conducting = start_worker.prepare({"RECLANE_LANE": "false"})
-    with conducting_only(conducting):
+    with without_lane(start_worker):
         begin(raw, spec(source, out))
         eventually(lambda: raw.llen(KEYS.list(names.BULK_QUEUE)) == 32, "all that may is sent")
         settings = Settings.load(redis_url=server.url)
@@ -273,27 +284,6 @@ def test_what_is_purged_pauses_the_run_and_is_sent_again_when_resumed(
         start_worker()
         finish(raw)
     assert_whole(raw, out)
-
-
-class conducting_only:  # noqa: N801  reads as a statement
-    """A worker without a lane holds no lease to wait for."""
-
-    def __init__(self, worker: Any) -> None:
-        self._worker = worker
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> None:
-        self._process = subprocess.Popen(
-            self._worker.command,
-            env=self._worker.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process is not None
-        self._process.terminate()
-        assert self._process.wait(DEADLINE_S) == 0
 
 
 def test_answers_that_outlived_their_time_are_asked_for_again(

@@ -1,13 +1,10 @@
 """How a run's progress is told where there is no terminal."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bulk import spec
 from reclane.bulk.runs import COUNTS, Run
-from reclane.bulk.spec import parse_run
 from reclane.cli import progress
 
 
@@ -20,9 +17,8 @@ class Clock:
 
 def run(done: int, state: Any = "running", total: int | None = 10_000, **more: Any) -> Run:
     counts = {**dict.fromkeys(COUNTS, 0), **more.pop("counts", {})}
-    where = parse_run(spec(Path("/in.parquet"), Path("/out")))
     trouble = more.get("trouble")
-    return Run("r", state, where, 0.0, None, total, done, counts, trouble, read_whole=False)
+    return Run("r", state, "", 0.0, None, total, done, counts, trouble, read_whole=False)
 
 
 def told(capsys: pytest.CaptureFixture[str], *looks: tuple[float, Run]) -> list[str]:

@@ -8,13 +8,15 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 from uuid import uuid4
 
+from pydantic import ValidationError
+
 from reclane import _scripts, names
 from reclane.bulk.spec import RunSpec
-from reclane.errors import InvalidRequest, RunConflict, UnknownRun
+from reclane.errors import BulkError, InvalidRequest, RunConflict, UnknownRun
 
 State: TypeAlias = Literal["running", "paused", "failed", "cancelling", "cancelled", "done"]
 """`failed` and `paused` can be resumed; `cancelling` is `cancelled` once a worker cleaned up."""
@@ -47,7 +49,7 @@ class Run:
 
     id: str
     state: State
-    spec: RunSpec
+    stored_spec: str = field(repr=False)  # with its passwords
     started: float
     ended: float | None
     total: int | None
@@ -55,6 +57,15 @@ class Run:
     counts: dict[str, int]
     trouble: tuple[str, str] | None
     read_whole: bool
+
+    @property
+    def spec(self) -> RunSpec:
+        """What it reads and where it writes.
+
+        Raises:
+            BulkError: another release wrote it, which this one cannot read.
+        """
+        return read_spec(self.stored_spec)
 
     @property
     def over(self) -> bool:
@@ -70,6 +81,18 @@ class Bad:
     reason: str
 
 
+def read_spec(stored: str) -> RunSpec:
+    """The spec of a run that has begun.
+
+    Raises:
+        BulkError: another release wrote it, which this one cannot read.
+    """
+    try:
+        return RunSpec.model_validate_json(stored)
+    except ValidationError:  # its words may quote a password
+        raise BulkError("another release of reclane began this run; use that one") from None
+
+
 def new_id() -> str:
     """An id for a run that nobody names: when, and something random."""
     return time.strftime("%Y%m%dT%H%M%SZ-", time.gmtime()) + uuid4().hex[:6]
@@ -79,7 +102,7 @@ def check_id(run_id: str) -> None:
     """Raises:
     InvalidRequest: it is no id of a run.
     """
-    if not _ID.fullmatch(run_id):
+    if not isinstance(run_id, str) or not _ID.fullmatch(run_id):
         raise InvalidRequest("a run's id has up to 64 letters, digits, _ and -")
 
 
@@ -97,7 +120,7 @@ def start(client: Any, keys: names.Keys, run_id: str, spec: RunSpec) -> bool:
         4,
         *(keys.bulk_run(run_id), keys.bulk_runs, keys.bulk_due, keys.bulk_output(output)),
         *(run_id, spec.model_dump_json(), output, keys.bulk_woken),
-        *(MAX_RUNS, keys.bulk_run(""), KEPT_S),
+        *(MAX_RUNS, keys.bulk_run("")),
     )
     if reply[0] < 0:
         raise RunConflict(
@@ -157,13 +180,17 @@ def cancel(client: Any, keys: names.Keys, run_id: str) -> None:
 
 
 def _move(client: Any, keys: names.Keys, run_id: str, state: State) -> None:
-    run = read(client, keys, run_id)
+    check_id(run_id)
+    # As it was when the run began: another release, or folder, might name it differently.
+    output = client.hget(keys.bulk_run(run_id), "output")
+    if output is None:
+        raise _unknown(run_id)
     reply = client.eval(
         _MOVE,
         6,
-        *(keys.bulk_run(run_id), keys.bulk_due, keys.bulk_output(run.spec.output())),
+        *(keys.bulk_run(run_id), keys.bulk_due, keys.bulk_output(output.decode())),
         *(keys.bulk_chunks(run_id), keys.bulk_parts(run_id), keys.bulk_bad(run_id)),
-        *(run_id, state, keys.bulk_woken, keys.bulk_run(""), KEPT_S, *_FROM[state]),
+        *(run_id, state, keys.bulk_woken, keys.bulk_run(""), *_FROM[state]),
     )
     if reply[0] > 0:
         return
@@ -171,11 +198,10 @@ def _move(client: Any, keys: names.Keys, run_id: str, state: State) -> None:
     if reply[0] < 0:
         other = f"run {said} writes" if said else "a newer run has written"
         raise RunConflict(f"{other} to the same output; start a new run instead")
-    raise RunConflict(f"run {run_id} is {said}; {state} needs one that is {_any(_FROM[state])}")
-
-
-def _any(states: tuple[State, ...]) -> str:
-    return " or ".join(states)
+    if not said:
+        raise _unknown(run_id)
+    allowed = " or ".join(_FROM[state])
+    raise RunConflict(f"run {run_id} is {said}; only one that is {allowed} can become {state}")
 
 
 def watch(client: Any, keys: names.Keys, run_id: str, every_s: float) -> Iterator[Run]:
@@ -190,7 +216,7 @@ def watch(client: Any, keys: names.Keys, run_id: str, every_s: float) -> Iterato
 
 def _run(run_id: str, stored: dict[bytes, bytes]) -> Run:
     if not stored:
-        raise UnknownRun(f"there is no run {run_id}; `reclane bulk status` lists those there are")
+        raise _unknown(run_id)
     text = {name.decode(): value.decode() for name, value in stored.items()}
     trouble = json.loads(text["trouble"]) if "trouble" in text else None
     state = text["state"]
@@ -198,7 +224,7 @@ def _run(run_id: str, stored: dict[bytes, bytes]) -> Run:
     return Run(
         id=run_id,
         state=state,
-        spec=RunSpec.model_validate_json(text["spec"]),
+        stored_spec=text["spec"],
         started=int(text["started"]) / 1e3,
         ended=int(text["ended"]) / 1e3 if "ended" in text else None,
         total=int(text["total"]) if "total" in text else None,
@@ -207,3 +233,7 @@ def _run(run_id: str, stored: dict[bytes, bytes]) -> Run:
         trouble=(trouble[0], trouble[1]) if trouble else None,
         read_whole="exhausted" in text,
     )
+
+
+def _unknown(run_id: str) -> UnknownRun:
+    return UnknownRun(f"there is no run {run_id}; `reclane bulk status` lists those there are")

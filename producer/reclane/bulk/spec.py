@@ -5,43 +5,37 @@ prints one shows stars. A PostgreSQL URL may leave the password to PGPASSFILE or
 """
 
 import os
+from datetime import datetime
+from difflib import get_close_matches
 from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
-from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    PlainSerializer,
-    SecretStr,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
-from reclane.contract import explain_validation
+from reclane.bulk.moments import read_since
+from reclane.bulk.urls import SQLITE, DatabaseUrl, RedisUrl, store
+from reclane.contract import (
+    DELIVERY_FIELDS,
+    RecommendRequest,
+    explain_validation,
+    parse_request,
+)
 from reclane.errors import InvalidRequest
 
 KEY_PLACE: Final = "{key}"
-
-
-def _starts_with(*schemes: str) -> AfterValidator:
-    def check(url: SecretStr) -> SecretStr:
-        if not url.get_secret_value().startswith(schemes):
-            raise ValueError(f"must start with {' or '.join(schemes)}")
-        return url
-
-    return AfterValidator(check)
-
-
-_Revealed = PlainSerializer(SecretStr.get_secret_value, when_used="json")
-DatabaseUrl = Annotated[
-    SecretStr, _starts_with("sqlite:///", "postgresql://", "postgres://"), _Revealed
-]
-"""`sqlite:////absolute/path.db` or `postgresql://user:password@host:port/database`."""
-RedisUrl = Annotated[SecretStr, _starts_with("redis://", "rediss://", "unix://"), _Revealed]
+FIELDS: Final = tuple(
+    name for name in RecommendRequest.model_fields if name not in DELIVERY_FIELDS | {"v"}
+)
+"""The fields of a request that a row, or the defaults of all rows, may give."""
 
 
 class _Spec(BaseModel):
@@ -54,6 +48,17 @@ class ChangedSince(_Spec):
 
     column: str
     value: int | float | str
+
+    @field_validator("value")
+    @classmethod
+    def _is_comparable(cls, value: float | str) -> float | str:
+        read_since(value)
+        return value
+
+    @property
+    def since(self) -> float | datetime:
+        """`value` as what rows are compared with; a moment is aware."""
+        return read_since(self.value)
 
 
 class _Rows(_Spec):
@@ -69,6 +74,25 @@ class _Rows(_Spec):
     defaults: dict[str, Any] = {}
     separator: str = Field(default="|", min_length=1)
     changed_since: ChangedSince | None = None
+
+    @field_validator("columns", "defaults")
+    @classmethod
+    def _names_fields(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in given:
+            if name not in FIELDS:
+                near = get_close_matches(name, FIELDS, 1)
+                hint = f"do you mean {near[0]}?" if near else "see reclane.RecommendRequest"
+                raise ValueError(f"no request field {name[:40]}; {hint}")
+        return given
+
+    @field_validator("defaults")
+    @classmethod
+    def _fits_the_contract(cls, defaults: dict[str, Any]) -> dict[str, Any]:
+        try:
+            parse_request({"user_id": "anyone", **defaults})
+        except InvalidRequest as error:
+            raise ValueError(str(error)) from None
+        return defaults
 
 
 class FilesSource(_Rows):
@@ -171,6 +195,13 @@ class RunSpec(_Spec):
     only_changed: bool = False
     max_bad: int | None = Field(default=None, ge=0)
 
+    @model_validator(mode="after")
+    def _means_the_same_everywhere(self) -> Self:
+        for path in (*_paths(self.source), *_paths(self.sink)):
+            if not Path(path).is_absolute() or "\0" in path:
+                raise ValueError("write absolute paths, since any worker may take the run on")
+        return self
+
     @property
     def incremental(self) -> bool:
         """Whether what the sink has of other rows stays."""
@@ -195,12 +226,18 @@ def parse_run(data: Any) -> RunSpec:
         raise InvalidRequest(explain_validation(error)) from None
 
 
+def _paths(spec: SourceSpec | SinkSpec) -> tuple[str, ...]:
+    """Of files; a server has none."""
+    if isinstance(spec, FilesSource):
+        return spec.paths
+    if isinstance(spec, ParquetSink | JsonlSink):
+        return (spec.path,)
+    url = spec.url.get_secret_value()
+    return (url.removeprefix(SQLITE),) if url.startswith(SQLITE) else ()
+
+
 def _place(sink: SinkSpec) -> tuple[object, ...]:
     if isinstance(sink, ParquetSink | JsonlSink):
         return ("folder", os.path.abspath(sink.path))  # noqa: PTH100  a link is not followed
-    where = urlsplit(sink.url.get_secret_value())
-    return (where.hostname, where.port, where.path, *_within(sink))
-
-
-def _within(sink: RedisSink | SqlSink) -> tuple[str, str]:
-    return ("key", sink.key) if isinstance(sink, RedisSink) else ("table", sink.table)
+    within = ("key", sink.key) if isinstance(sink, RedisSink) else ("table", sink.table)
+    return (*store(sink.url), *within)

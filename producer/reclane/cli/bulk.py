@@ -1,6 +1,7 @@
 """`reclane bulk`: start a run over many rows, watch it, pause, resume or cancel it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -157,8 +158,14 @@ def _fields(run: Run) -> dict[str, Any]:
         "total": run.total,
         "counts": run.counts,
         "trouble": run.trouble and {"code": run.trouble[0], "message": run.trouble[1]},
-        "spec": printing.plain(run.spec.model_dump(exclude_defaults=True)),
+        "spec": _spec(run),
     }
+
+
+def _spec(run: Run) -> Any:
+    """None where this release cannot read it."""
+    with suppress(BulkError):
+        return printing.plain(run.spec.model_dump(exclude_defaults=True))
 
 
 def _done(run: Run) -> str:

@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 import time
+import traceback
 from contextlib import closing, suppress
 from typing import Final, Self
 
@@ -15,9 +16,9 @@ import redis
 
 from reclane.errors import ReclaneError
 from reclane_worker.bulk.errors import GivenUp, RedisFull
-from reclane_worker.bulk.ledger import AGAIN_S, Claim, Ears, Ledger, LostRun
+from reclane_worker.bulk.ledger import AGAIN_S, Claim, Command, Ears, Ledger, LostRun
 from reclane_worker.bulk.work import Work
-from reclane_worker.lane import patiently
+from reclane_worker.lane import is_passing, patiently
 
 TURN_S: Final = 10.0  # how long a run is held while others wait for a worker
 IDLE_LOOK_S: Final = 5.0  # in case word of a new run was lost
@@ -57,8 +58,8 @@ class Conductor:
             except redis.RedisError as error:
                 _log.warning("bulk runs: Redis is away (%s); trying again", type(error).__name__)
                 self._stopping.wait(1.0)
-            except Exception:
-                _log.exception("bulk runs: an error of this worker's own")
+            except Exception as error:
+                _log.error("bulk runs: an error of this worker's own: %s", _traced(error))
                 self._stopping.wait(AGAIN_S)
 
     def _take_next(self) -> None:
@@ -73,7 +74,8 @@ class Conductor:
         """Take a run on until it is over, or others need a turn, or it cannot go on now."""
         _log.info("bulk run %s: taken on", claim.id)
         try:
-            if int(claim.fields["tries"]) > MAX_TRIES:
+            cancelling = claim.fields["state"] == "cancelling"
+            if int(claim.fields["tries"]) > MAX_TRIES and not cancelling:
                 raise GivenUp("workers died of it or failed unexpectedly, again and again")
             with closing(Work(self._ledger, claim)) as work:
                 self._drive(work, claim)
@@ -83,15 +85,11 @@ class Conductor:
             self._stop_for(claim, RedisFull("Redis is full; the run goes on when it has room"))
         except ReclaneError as error:
             self._stop_for(claim, error)
-        except redis.RedisError:
-            # Where it stands is known only to Redis: let go of it, and take it on anew.
-            with suppress(LostRun):
-                patiently(lambda: self._ledger.let_go(claim, due_s=0.0))
         except Exception as error:
-            _log.exception("bulk run %s: a step failed unexpectedly", claim.id)
-            told = json.dumps(["internal", f"{type(error).__name__}: see the worker's log"])
-            with suppress(LostRun):
-                self._ledger.let_go(claim, *self._ledger.sets(claim, trouble=told), due_s=AGAIN_S)
+            if isinstance(error, redis.RedisError) and is_passing(error):
+                self._take_on_anew(claim)
+            else:
+                self._failed(claim, error)
 
     def _drive(self, work: Work, claim: Claim) -> None:
         turn_ends = time.monotonic() + TURN_S
@@ -101,8 +99,7 @@ class Conductor:
                 if self._stopping.is_set() or (
                     time.monotonic() > turn_ends and self._ledger.others_due()
                 ):
-                    untried = self._ledger.sets(claim, tries=None)
-                    self._ledger.let_go(claim, *untried, due_s=0.0)
+                    self._ledger.let_go(claim, *self._untried(claim), due_s=0.0)
                     return
                 if wait_s:
                     self._wait(ears, wait_s)
@@ -112,11 +109,30 @@ class Conductor:
         with suppress(LostRun):
             self._ledger.stop_for(claim, trouble)
 
+    def _take_on_anew(self, claim: Claim) -> None:
+        """Redis was away: only it knows where the run stands. That is no fault of the run's."""
+        with suppress(LostRun):
+            patiently(lambda: self._ledger.let_go(claim, *self._untried(claim), due_s=0.0))
+
+    def _failed(self, claim: Claim, error: Exception) -> None:
+        _log.error("bulk run %s: a step failed unexpectedly: %s", claim.id, _traced(error))
+        told = json.dumps(["internal", f"{type(error).__name__}: see the worker's log"])
+        with suppress(LostRun):
+            self._ledger.let_go(claim, *self._ledger.sets(claim, trouble=told), due_s=AGAIN_S)
+
+    def _untried(self, claim: Claim) -> list[Command]:
+        return self._ledger.sets(claim, tries=None)
+
     def _wait(self, ears: Ears, seconds: float) -> None:
         give_up = time.monotonic() + seconds
         while not self._stopping.is_set() and (left := give_up - time.monotonic()) > 0:
             if ears.wait(min(TICK_S, left)):
                 return
+
+
+def _traced(error: Exception) -> str:
+    """Its type and where it was raised; not its words, which may quote a row or a password."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
 
 
 class Renewal:

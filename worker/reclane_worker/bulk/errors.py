@@ -5,6 +5,8 @@ StepFailed                a BulkError
 ├── SourceChanged     files were changed while a run read them: start a new run
 ├── TooManyBad        more bad rows than the run allows: mend them, or allow more
 ├── GivenUp           workers died of a step, or failed without a known reason, again and again
+├── AnswersUnreadable what stands where the answers to a chunk should cannot be read: resume
+├── OtherRelease      the run was begun by a release that this worker cannot read: update it
 ├── NoWorker          nobody says what would answer: start a worker; the run goes on then
 ├── RedisFull         reclane's own Redis has no room: give it some; the run goes on then
 ├── SinkUnusable      the sink cannot be written as the spec says: fix the spec or the store
@@ -47,6 +49,19 @@ class GivenUp(StepFailed):
     """Workers died of a step, or failed without a known reason, again and again; see their logs."""
 
     code = "given_up"
+
+
+class AnswersUnreadable(StepFailed):
+    """What stands where the answers to a chunk should cannot be read; resuming sends it again."""
+
+    code = "answers_unreadable"
+
+
+class OtherRelease(StepFailed):
+    """Another release began the run; update this worker, or let others take on runs."""
+
+    code = "other_release"
+    retry = True
 
 
 class NoWorker(StepFailed):

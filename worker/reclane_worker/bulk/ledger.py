@@ -12,19 +12,23 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final, TypeAlias
 
+from pydantic import ValidationError
+
 from reclane import _scripts, names, wire
 from reclane._connection import connect
 from reclane._outgoing import WAITING_TTL_S
-from reclane.bulk.runs import COUNTS, KEPT_S
+from reclane.bulk.runs import COUNTS, KEPT_S, read_spec
 from reclane.bulk.spec import RunSpec
-from reclane.errors import ReclaneError
+from reclane.errors import BulkError, ReclaneError
 from reclane.probe import read_statistics
+from reclane_worker.bulk.errors import OtherRelease
 from reclane_worker.bulk.sent import Sent, status
 from reclane_worker.bulk.sinks import Part
 from reclane_worker.settings import WorkerSettings
 
 AGAIN_S: Final = 5.0  # before a sink or source that was away is tried again
 MAX_BAD_KEPT: Final = 100
+KEPT_RESULT_S: Final = 86_400  # how long a sink may be away before answers are computed again
 _HEAD_BYTES: Final = 40  # of a stored result: its status
 _PENDING: Final = '{"status": "PENDING", "result": null}'
 
@@ -45,7 +49,20 @@ class Claim:
 
     @property
     def spec(self) -> RunSpec:
-        return RunSpec.model_validate_json(self.fields["spec"])
+        """Raises:
+        OtherRelease: this one cannot read it.
+        """
+        try:
+            return read_spec(self.fields["spec"])
+        except BulkError:
+            raise _other_release() from None
+
+
+def _other_release() -> OtherRelease:
+    return OtherRelease(
+        "another release of reclane has this run; update this worker, or set "
+        "RECLANE_BULK_RUNS=false on it"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +105,27 @@ class Ledger:
         texts = [text.decode() for text in stored]
         return Claim(run_id.decode(), fence, dict(zip(texts[::2], texts[1::2], strict=True)))
 
-    def save(self, claim: Claim, *commands: Command, room: bool = False) -> str:
+    def save(self, claim: Claim, *commands: Command, room: bool = False, unless: str = "") -> str:
         """Write a step and keep the run; returns the state that it is in now.
 
-        `room`: these commands need room, and must fail on a full server.
+        `room`: these commands need room, and must fail on a full server. `unless` is a state in
+        which they are left out.
 
         Raises:
             LostRun: it is another worker's.
         """
-        return self._save(claim, commands, self.lease_s, room=room)
+        return self._save(claim, commands, self.lease_s, room=room, unless=unless)
 
-    def let_go(self, claim: Claim, *commands: Command, due_s: float | None) -> None:
-        """Write a step and give the run up, to be taken on in `due_s` seconds; None: never.
+    def let_go(
+        self, claim: Claim, *commands: Command, due_s: float | None, unless: str = ""
+    ) -> None:
+        """Write a step, as `save` does, and give the run up, to be taken on in `due_s` seconds;
+        None: never, unless it runs or is to be cancelled.
 
         Raises:
             LostRun: it is another worker's.
         """
-        self._save(claim, commands, due_s, let_go=True)
+        self._save(claim, commands, due_s, let_go=True, unless=unless)
 
     def _save(
         self,
@@ -114,12 +135,13 @@ class Ledger:
         *,
         let_go: bool = False,
         room: bool = False,
+        unless: str = "",
     ) -> str:
         due_ms = -1 if due_s is None else int(due_s * 1e3)
         words = chain.from_iterable((len(command), *command) for command in commands)
         reply = (self._send if room else self._drain)(
             keys=[self.keys.bulk_run(claim.id), self.keys.bulk_due],
-            args=[claim.id, claim.fence, due_ms, int(let_go), *words],
+            args=[claim.id, claim.fence, due_ms, int(let_go), unless, *words],
         )
         if not reply[0]:
             raise LostRun
@@ -184,6 +206,17 @@ class Ledger:
         key = self.keys.bulk_run(claim.id)
         return [("HINCRBY", key, name, count) for name, count in more.items() if count]
 
+    def revokes(self, chunks: Sequence[Sent]) -> list[Command]:
+        """Have nobody compute these, where they wait still."""
+        now = time.time()
+        return [
+            (
+                *("SET", self.keys.result(chunk.id)),
+                *(wire.encode_revoked(chunk.id, "cancelled", now), "XX", "EX", WAITING_TTL_S),
+            )
+            for chunk in chunks
+        ]
+
     def forgets(self, claim: Claim) -> list[Command]:
         """Forget what was sent."""
         return [("UNLINK", self.keys.bulk_chunks(claim.id))]
@@ -202,7 +235,8 @@ class Ledger:
         ]
 
     def stop_for(self, claim: Claim, trouble: ReclaneError) -> None:
-        """The run cannot go on: try again soon where that may help, else it has failed.
+        """The run cannot go on: try again soon where that may help, else it has failed, unless
+        somebody gave it up meanwhile.
 
         Raises:
             LostRun: it is another worker's.
@@ -211,7 +245,8 @@ class Ledger:
         if getattr(trouble, "retry", False):
             self.let_go(claim, *told, *self.sets(claim, tries=None), due_s=AGAIN_S)
             return
-        self.let_go(claim, *told, *self.ends(claim, "failed", int(time.time() * 1e3)), due_s=None)
+        failed = self.ends(claim, "failed", int(time.time() * 1e3))
+        self.let_go(claim, *told, *failed, due_s=None, unless="cancelling")
 
     # ---- reading
 
@@ -227,9 +262,16 @@ class Ledger:
         return {number: Sent.from_json(number, numbered[number]) for number in sorted(numbered)}
 
     def parts(self, claim: Claim) -> tuple[Part, ...]:
-        """What the sink said of each part, in order."""
+        """What the sink said of each part, in order.
+
+        Raises:
+            OtherRelease: this one cannot read it.
+        """
         stored = self._redis.lrange(self.keys.bulk_parts(claim.id), 0, -1)
-        return tuple(Part.model_validate_json(one) for one in stored)
+        try:
+            return tuple(Part.model_validate_json(one) for one in stored)
+        except ValidationError:
+            raise _other_release() from None
 
     def states(self, chunks: Sequence[Sent]) -> list[str]:
         """Of each chunk's result; '' where Redis has none: forgotten, or lost."""
@@ -243,13 +285,11 @@ class Ledger:
         found: list[bytes | None] = self._redis.mget([self.keys.result(one.id) for one in chunks])
         return found
 
-    def revoke(self, chunks: Sequence[Sent]) -> None:
-        """Have nobody compute these, where they wait still."""
-        now = time.time()
+    def keep_results(self, chunks: Sequence[Sent]) -> None:
+        """Let these results live until their rows are written, however long the sink takes."""
         with self._redis.pipeline(transaction=False) as pipe:
             for chunk in chunks:
-                meta = wire.encode_revoked(chunk.id, "cancelled", now)
-                pipe.set(self.keys.result(chunk.id), meta, xx=True, ex=WAITING_TTL_S)
+                pipe.expire(self.keys.result(chunk.id), KEPT_RESULT_S)
             pipe.execute()
 
     def versions(self) -> Versions | None:

@@ -12,7 +12,7 @@ from pydantic_core import from_json, to_json
 
 from reclane import wire
 from reclane.contract import MAX_CHUNK_ITEMS, Failure, RecommendRequest
-from reclane.errors import RequestFailed
+from reclane.errors import RequestFailed, WireError
 from reclane_worker.bulk.sinks import Result
 
 CHUNK_ROWS: Final = 200
@@ -94,6 +94,25 @@ def _sent(number: int, asks: Sequence[Ask]) -> Sent:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Chunks by what their results say; `pending`: of some there is none yet."""
+
+    ready: list[Sent]
+    revoked: list[Sent]
+    lost: list[Sent]
+    pending: bool
+
+
+def sort(chunks: Sequence[Sent], states: Sequence[str]) -> Looked:
+    """`states` are of their results: '' where there is none any more."""
+    found = list(zip(chunks, states, strict=True))
+    ready = [chunk for chunk, state in found if state in (wire.SUCCESS, wire.FAILURE)]
+    revoked = [chunk for chunk, state in found if state == wire.REVOKED]
+    lost = [chunk for chunk, state in found if not state]
+    return Looked(ready, revoked, lost, len(found) > len(ready) + len(revoked) + len(lost))
+
+
 def status(head: bytes) -> str:
     """The state of a stored result by its first bytes; '' where there is none."""
     found = _STATUS.match(head)
@@ -110,14 +129,16 @@ def results(chunk: Sent, stored: bytes) -> list[Result]:
     """The rows of a chunk with what became of them, from its stored result.
 
     Raises:
-        WireError: it cannot be read.
+        WireError: it cannot be read, or is not what answers this chunk.
     """
     meta = wire.decode_result(stored)
-    at = datetime.fromisoformat(meta.done).timestamp() if meta.done else 0.0
-    if meta.status == wire.SUCCESS:
-        answers = meta.result["answers"]
-        rows = zip(chunk.keys, chunk.digests, answers, strict=True)
-        return [_result(key, digest, answer, at) for key, digest, answer in rows]
+    try:
+        at = datetime.fromisoformat(meta.done).timestamp() if meta.done else 0.0
+        if meta.status == wire.SUCCESS:
+            rows = zip(chunk.keys, chunk.digests, meta.result["answers"], strict=True)
+            return [_result(key, digest, answer, at) for key, digest, answer in rows]
+    except (LookupError, TypeError, ValueError):
+        raise WireError("the stored result does not answer this chunk") from None
     error = wire.outcome(meta)
     assert isinstance(error, RequestFailed)
     failure = Failure(code=error.code, message=error.message, retry=error.retry).model_dump()

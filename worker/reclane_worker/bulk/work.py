@@ -1,21 +1,24 @@
 """THE STEPS of a bulk run: check, send, write, carry, complete. Read `Work.step` first.
 
 Each step is short and may be repeated: a process that dies in one leaves the run between two steps,
-and whoever claims it then does that step again. A part that is written twice has the same bytes, so
-at most the rows of one part are computed or written again.
+and whoever claims it then does that step again. It writes its part beside what was half done, under
+another number, and only parts that were saved are shown: somebody who was stopped in a step, and
+comes back after others took the run on, changes nothing that they wrote.
 """
 
 import json
 import logging
 import time
 from collections.abc import Sequence
-from itertools import takewhile
+from contextlib import ExitStack, closing
+from functools import cached_property
 from typing import Final
 
-from reclane import wire
+from reclane.bulk.spec import RunSpec
 from reclane.contract import Versions as AnswerVersions
 from reclane.contract import parse_request
-from reclane_worker.bulk.errors import NoWorker, TooManyBad
+from reclane.errors import ReclaneError, WireError
+from reclane_worker.bulk.errors import AnswersUnreadable, NoWorker, TooManyBad
 from reclane_worker.bulk.ledger import Claim, Command, Ledger, Versions
 from reclane_worker.bulk.sent import (
     CHUNK_ROWS,
@@ -25,13 +28,14 @@ from reclane_worker.bulk.sent import (
     ask,
     cut,
     results,
+    sort,
 )
-from reclane_worker.bulk.sinks import Manifest, Result, open_sink
-from reclane_worker.bulk.sources import BadRow, Row, open_source
+from reclane_worker.bulk.sinks import Manifest, Result, Sink, open_sink
+from reclane_worker.bulk.sources import BadRow, Row, Source, open_source
 
 IN_FLIGHT: Final = 32  # chunks that are sent and not written: what Redis holds of a run
 PART_CHUNKS: Final = 16  # of these at once become a part of the sink
-LAND_EVERY_S: Final = 10.0  # or fewer, so that no result outlives its time and progress shows
+LAND_EVERY_S: Final = 10.0  # or fewer, so that progress shows
 LOOK_EVERY_S: Final = 1.0  # in case word was lost
 SKIP_ROWS: Final = 1_000  # rows whose records are compared at once
 MAX_SKIPPED: Final = 20_000  # rows in one step
@@ -44,16 +48,11 @@ class Work:
     """A claimed run with its source and sink. For one thread; `close` it."""
 
     def __init__(self, ledger: Ledger, claim: Claim) -> None:
-        """Reads what was sent; opens nothing yet.
-
-        Raises:
-            StepFailed, MissingExtra: the source or sink cannot be opened here.
-        """
-        fields, self._spec = claim.fields, claim.spec
+        """Reads what was sent; opens nothing yet, so that any run can be cancelled."""
+        fields = claim.fields
         self._ledger = ledger
         self._claim = claim
-        self._source = open_source(self._spec.source)
-        self._sink = open_sink(self._spec.sink, claim.id)
+        self._opened = ExitStack()
         self._state = fields["state"]
         self._checked = self._looked = False
         self._cursor = json.loads(fields.get("cursor", "null"))
@@ -64,6 +63,7 @@ class Work:
         self._written = int(fields.get("written", 0))
         self._versions = {tuple(one) for one in json.loads(fields.get("versions", "[]"))}
         self._chunks = ledger.chunks(claim)
+        self._kept: set[str] = set()  # ids of chunks whose results outlive their time
         self._pending = False
         self._current: Versions | None = None
         self._landed_at = time.monotonic()
@@ -74,7 +74,7 @@ class Work:
 
         Raises:
             LostRun: another worker has the run.
-            StepFailed: the run cannot go on, or not now.
+            StepFailed, MissingExtra: the run cannot go on, or not now.
         """
         if self._state == "cancelling":
             return self._cancel()
@@ -83,9 +83,9 @@ class Work:
         landed = self._land()
         self._looked = True
         if self._state == "paused":
-            return self._rest()
+            return 0.0 if landed else self._rest()
         sent = self._send()
-        if self._exhausted and not self._chunks:
+        if self._state == "running" and self._exhausted and not self._chunks:
             return self._finish()
         if landed or sent:
             return 0.0
@@ -93,12 +93,24 @@ class Work:
         return LOOK_EVERY_S
 
     def close(self) -> None:
-        self._source.close()
-        self._sink.close()
+        self._opened.close()
+
+    @cached_property
+    def _spec(self) -> RunSpec:
+        return self._claim.spec
+
+    @cached_property
+    def _source(self) -> Source:
+        return self._opened.enter_context(closing(open_source(self._spec.source)))
+
+    @cached_property
+    def _sink(self) -> Sink:
+        return self._opened.enter_context(closing(open_sink(self._spec.sink, self._claim.id)))
 
     # ---- before anything is sent, and after trouble
 
     def _check(self) -> None:
+        self._refuse_bad()
         self._source.check()
         self._sink.check()
         known = self._ledger.sets(self._claim, trouble=None) if self._state == "running" else []
@@ -141,6 +153,9 @@ class Work:
             room=True,
         )
         self._chunks |= {chunk.number: chunk for chunk in chunks}
+        self._refuse_bad()
+
+    def _refuse_bad(self) -> None:
         if self._spec.max_bad is not None and self._bad > self._spec.max_bad:
             raise TooManyBad(
                 f"{self._bad} bad rows, more than {self._spec.max_bad}; "
@@ -180,35 +195,41 @@ class Work:
     # ---- from the queue to the sink
 
     def _land(self) -> bool:
-        """Write the chunks that are answered, oldest first; send again what was lost."""
+        """Write chunks that are answered, and send again what was lost; whether there was any."""
         chunks = list(self._chunks.values())
-        states = self._ledger.states(chunks)
-        found = list(zip(chunks, states, strict=True))
-        lost = [chunk for chunk, state in found if not state]
-        revoked = [chunk for chunk, state in found if state == wire.REVOKED]
-        if revoked:
-            self._take_back(revoked)
+        looked = sort(chunks, self._ledger.states(chunks))
+        self._pending = looked.pending
+        if looked.revoked:
+            self._take_back(looked.revoked)
             return True
-        if lost and self._state == "running":
-            self._send_again(lost)
-            return True
-        self._pending = any(state and state not in wire.READY for state in states)
-        ready = list(takewhile(lambda one: one[1] in wire.READY, found))
-        self._show(sum(len(chunk.keys) for chunk, _ in ready))
-        last = not self._pending and (self._exhausted or self._state == "paused")
+        self._keep(looked.ready)
+        self._show(sum(len(chunk.keys) for chunk in looked.ready))
         late = time.monotonic() - self._landed_at > LAND_EVERY_S
-        if not ready or not (last or late or len(ready) >= PART_CHUNKS):
-            return False
-        self._write([chunk for chunk, _ in ready[:PART_CHUNKS]])
-        return True
+        enough = late or not looked.pending or len(looked.ready) >= PART_CHUNKS
+        if looked.ready and enough:
+            self._write(looked.ready[:PART_CHUNKS])
+            return True
+        if looked.lost and self._state == "running":
+            self._send_again(looked.lost)
+            return True
+        return False
+
+    def _keep(self, ready: Sequence[Sent]) -> None:
+        if new := [chunk for chunk in ready if chunk.id not in self._kept]:
+            self._ledger.keep_results(new)
+            self._kept = {chunk.id for chunk in ready}
+
+    def _part(self) -> int:
+        """The number of the next part. No other claim ever uses it."""
+        return self._parts + self._claim.fence - 1
 
     def _write(self, chunks: Sequence[Sent]) -> None:
         rows: list[Result] = []
         for chunk, stored in zip(chunks, self._ledger.results(chunks), strict=True):
             if stored is None:
                 return  # its time ended just now: the next step sends it again
-            rows += results(chunk, stored)
-        part = self._sink.write(self._parts, rows)
+            rows += self._results(chunk, stored)
+        part = self._sink.write(self._part(), rows)
         failed = sum(row.answer is None for row in rows)
         self._parts += 1
         self._written += len(rows)
@@ -231,6 +252,13 @@ class Work:
             del self._chunks[chunk.number]
         self._landed_at = time.monotonic()
 
+    def _results(self, chunk: Sent, stored: bytes) -> list[Result]:
+        try:
+            return results(chunk, stored)
+        except WireError as error:
+            self._save(*self._ledger.takes_back(self._claim, [chunk.unsent()]))
+            raise AnswersUnreadable(f"{error}; `reclane bulk resume` sends it again") from None
+
     def _send_again(self, lost: Sequence[Sent]) -> None:
         _log.warning("bulk run %s: %s chunks are sent again", self._claim.id, len(lost))
         again = [chunk.renamed() for chunk in lost]
@@ -247,7 +275,7 @@ class Work:
             text = "requests were revoked or purged by hand; `reclane bulk resume` sends them again"
             told = json.dumps(["requests_revoked", text])
             commands += self._ledger.sets(self._claim, state="paused", trouble=told)
-        self._save(*commands)
+        self._save(*commands, unless="cancelling")
 
     def _show(self, ready: int = 0) -> None:
         """Let watchers see how many rows are computed; renews the claim."""
@@ -295,7 +323,7 @@ class Work:
         fields = self._claim.fields
         own = int(fields.setdefault("own", str(self._parts)))
         parts = self._ledger.parts(self._claim)[:own]
-        carried = self._sink.carry(self._parts, int(fields.get("carry_at", 0)), parts)
+        carried = self._sink.carry(self._part(), int(fields.get("carry_at", 0)), parts)
         if carried is None:
             return False
         fields["carry_at"] = str(carried.at)
@@ -310,16 +338,20 @@ class Work:
         return True
 
     def _cancel(self) -> float | None:
-        """Given up: nobody computes what waits, and nothing half stays."""
-        self._ledger.revoke([chunk for chunk in self._chunks.values() if chunk.id])
-        self._sink.clear()
-        self._end("cancelled", *self._ledger.forgets(self._claim))
+        """Given up: nobody computes what waits, and nothing half stays where that can be."""
+        try:
+            self._sink.clear()
+        except (ReclaneError, OSError) as error:
+            _log.warning("bulk run %s: cannot clean up (%s)", self._claim.id, type(error).__name__)
+        sent = [chunk for chunk in self._chunks.values() if chunk.id]
+        self._end("cancelled", *self._ledger.revokes(sent), *self._ledger.forgets(self._claim))
         return OVER
 
     def _end(self, state: str, *commands: Command) -> None:
         ending = self._ledger.ends(self._claim, state, int(time.time() * 1e3))
+        ending += self._ledger.sets(self._claim, trouble=None)
         self._ledger.let_go(self._claim, *commands, *ending, due_s=None)
         _log.info("bulk run %s is %s", self._claim.id, state)
 
-    def _save(self, *commands: Command, room: bool = False) -> None:
-        self._state = self._ledger.save(self._claim, *commands, room=room)
+    def _save(self, *commands: Command, room: bool = False, unless: str = "") -> None:
+        self._state = self._ledger.save(self._claim, *commands, room=room, unless=unless)

@@ -1,10 +1,12 @@
 -- Write what became of a step of a bulk run, all or nothing, if the run is still the caller's.
 -- KEYS run, due   ARGV id, fence, ms until it is due again (-1 = never), 1 to let go of it (or 0),
---   then commands, each as its number of words and its words
+--   a state of the run in which the commands are left out ('' = none), then commands, each as its
+--   number of words and its words
 -- Returns {1, state}, or {0} where the caller has the run no more.
 if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[2] then return {0} end
 if redis.call('HEXISTS', KEYS[1], 'holder') == 0 then return {0} end
-local at = 5
+local at = 6
+if redis.call('HGET', KEYS[1], 'state') == ARGV[5] then at = #ARGV + 1 end
 while at <= #ARGV do
   local words = tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, at + words))

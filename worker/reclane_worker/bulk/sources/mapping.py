@@ -7,13 +7,13 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from reclane.bulk.spec import FilesSource, SqlSource
+from reclane.bulk.spec import FIELDS, FilesSource, SqlSource
 from reclane.contract import MAX_ID_CHARS, MAX_REQUEST_BYTES, parse_request
 from reclane.errors import InvalidRequest
 from reclane_worker.bulk.errors import SourceUnusable
 from reclane_worker.bulk.sources.changed import Changed
 from reclane_worker.bulk.sources.rows import Met
-from reclane_worker.bulk.sources.values import FIELDS, Unreadable, read_value, text
+from reclane_worker.bulk.sources.values import Unreadable, read_value, text
 
 _ASKING = ("query", "history", "user_id")  # a request needs one of them
 
@@ -74,14 +74,8 @@ def bind(spec: FilesSource | SqlSource, columns: Collection[str] | None, name: s
     """The mapper for a file or table of these columns; None where rows may differ (JSON).
 
     Raises:
-        SourceUnusable: a column is missing, a field unknown, or nothing would be asked.
+        SourceUnusable: a column is missing, or nothing would be asked.
     """
-    if unknown := sorted((spec.columns.keys() | spec.defaults.keys()) - set(FIELDS)):
-        raise SourceUnusable(
-            f"columns, defaults: no request field {', '.join(unknown)}; there are "
-            + ", ".join(FIELDS)
-        )
-    _check_defaults(spec.defaults)
     changed = Changed(spec.changed_since) if spec.changed_since else None
     fields = {field: spec.columns.get(field, field) for field in FIELDS}
     if columns is not None:
@@ -96,10 +90,3 @@ def bind(spec: FilesSource | SqlSource, columns: Collection[str] | None, name: s
             f"{name}: no column gives query, history or user_id; say which does in columns"
         )
     return Mapper(spec.key, fields, spec.defaults, spec.separator, changed)
-
-
-def _check_defaults(defaults: Mapping[str, Any]) -> None:
-    try:
-        parse_request({"user_id": "anyone", **defaults})
-    except InvalidRequest as error:
-        raise SourceUnusable(f"defaults: {error}") from None

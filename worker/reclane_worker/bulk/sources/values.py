@@ -10,8 +10,6 @@ from typing import Any, Final, TypeAlias
 
 from pydantic_core import from_json
 
-from reclane.contract import DELIVERY_FIELDS, RecommendRequest
-
 Read: TypeAlias = Callable[[Any, str], Any]
 """(cell, separator) -> value"""
 
@@ -83,10 +81,6 @@ READERS: Final[dict[str, Read]] = {
     **dict.fromkeys(("filters", "context"), _object),
 }
 """How each field that a row may give is read."""
-
-FIELDS: Final = tuple(
-    name for name in RecommendRequest.model_fields if name not in DELIVERY_FIELDS | {"v"}
-)
 
 
 def read_value(field: str, cell: Any, separator: str) -> Any:
