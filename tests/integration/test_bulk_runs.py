@@ -179,6 +179,20 @@ def test_who_watches_may_die(
     assert (again["state"], again["done"]) == ("done", ROWS)
 
 
+def test_ctrl_c_says_how_to_follow_the_run_that_goes_on(
+    source: Path, out: Path, raw: "redis.Redis", reclane: Reclane
+) -> None:
+    with reclane.running("bulk", "run", str(source), "--out", str(out), "--id", RUN) as watcher:
+        assert watcher.stderr
+        assert b"nightly-1: 0 rows" in watcher.stderr.readline()
+        watcher.send_signal(signal.SIGINT)
+        said = watcher.stderr.read().decode()
+        assert watcher.wait(DEADLINE_S) == 130
+    assert f"`reclane bulk watch {RUN}` follows it" in said
+    assert "Traceback" not in said
+    assert look(raw).state == "running"
+
+
 def test_one_id_runs_once_and_one_output_has_one_run(
     source: Path, out: Path, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:
@@ -352,6 +366,8 @@ def test_a_mistake_is_told_by_the_run_and_can_be_mended(
     assert set(written(out)) == {"u0", "u1", "u2"}
     with pytest.raises(UnknownRun):
         look(raw, "unknown")
+    for command in ("status", "watch", "pause"):
+        assert "there is no run unknown" in reclane("bulk", command, "unknown", code=66).stderr
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from reclane.errors import (
     ResultTimeout,
     UnknownLetter,
     UnknownRequest,
+    UnknownRun,
 )
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
@@ -41,6 +42,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
         (InvalidRequest("x"), 65),
         (UnknownRequest("x"), 66),
         (UnknownLetter("x"), 66),
+        (UnknownRun("x"), 66),
         (BrokerUnavailable("x"), 69),
         (QueueFull(2, 1), 75),
         (DeadlineUnreachable(2.0, 1.0), 75),

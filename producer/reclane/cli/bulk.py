@@ -10,7 +10,7 @@ from reclane.bulk import runs
 from reclane.bulk.runs import Run
 from reclane.cli import options, printing, progress
 from reclane.cli.bulk_options import run_spec, spec_options
-from reclane.errors import BulkError, ReclaneError
+from reclane.errors import BrokerUnavailable, BulkError, ReclaneError
 
 LOOK_EVERY_S: Final = 0.5
 SHOWN_RUNS: Final = 20
@@ -113,9 +113,17 @@ def _watch(run_id: str, as_json: bool) -> None:
     Raises:
         BulkError: it failed, or was cancelled.
     """
-    with options.server() as (client, settings), progress.shown(run_id) as show:
-        for run in runs.watch(client, settings.keys, run_id, LOOK_EVERY_S):
-            show(run)
+    try:
+        with options.server() as (client, settings), progress.shown(run_id) as show:
+            for run in runs.watch(client, settings.keys, run_id, LOOK_EVERY_S):
+                show(run)
+    except (KeyboardInterrupt, BrokerUnavailable):
+        click.echo(
+            f"reclane: run {run_id} goes on without you; `reclane bulk watch {run_id}` follows it, "
+            f"`reclane bulk cancel {run_id}` gives it up",
+            err=True,
+        )
+        raise
     with options.server() as (client, settings):
         _report(run, runs.bad_rows(client, settings.keys, run_id), as_json)
     if run.state != "done":

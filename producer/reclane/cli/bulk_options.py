@@ -2,23 +2,23 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from reclane.bulk.spec import RunSpec, parse_run
+from reclane.bulk.urls import DATABASES, REDIS, SQLITE
 from reclane.cli.options import Decorator, together
-
-_DATABASES: Final = ("sqlite:///", "postgresql://", "postgres://")
-_REDIS: Final = ("redis://", "rediss://", "unix://")
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
     pairs = dict(text.partition("=")[::2] for text in value)
     if any(not name or not given for name, given in pairs.items()):
-        raise click.BadParameter("write FIELD=VALUE", ctx, param)
+        raise click.BadParameter(f"write {param.metavar}", ctx, param)
+    if len(pairs) < len(value):
+        raise click.BadParameter("one name is given twice", ctx, param)
     return pairs
 
 
@@ -43,11 +43,8 @@ _OPTIONS: Final[tuple[Decorator, ...]] = (
     ),
     click.option(
         "--format",
-        "kind",
         type=click.Choice(["parquet", "jsonl", "jsonl.gz"]),
-        default="parquet",
-        show_default=True,
-        help="Of the files in the folder.",
+        help="Of the files in the folder; parquet unless told.",
     ),
     click.option("--to-table", help="Where --out is a database: the table to write."),
     click.option("--redis-key", help="Where --out is a Redis: the key of a row, recs:{key}."),
@@ -115,7 +112,7 @@ def run_spec(given: dict[str, Any]) -> RunSpec:
 
 
 _NAMES: Final = (
-    *("source", "out", "kind", "to_table", "redis_key", "ttl_s", "with_fields", "from_table"),
+    *("source", "out", "format", "to_table", "redis_key", "ttl_s", "with_fields", "from_table"),
     *("from_query", "order_by", "key", "columns", "defaults", "separator", "changed_since"),
     *("only_changed", "max_bad"),
 )
@@ -130,8 +127,9 @@ def _source(taken: dict[str, Any]) -> dict[str, Any]:
         rows["changed_since"] = {"column": column, "value": value}
     url, *more = taken["source"]
     database = _given(taken, "from_table", "from_query", "order_by")
-    if not url.startswith(_DATABASES):
+    if not url.startswith(DATABASES):
         _refuse(database, "IN is no database")
+        _refuse_urls(taken["source"], DATABASES)
         return {"kind": "files", "paths": [*map(os.path.abspath, taken["source"])], **rows}
     if more or len(database.keys() & {"from_table", "from_query"}) != 1:
         raise click.UsageError("a database is read by one URL and --from-table or --from-query")
@@ -146,25 +144,30 @@ def _source(taken: dict[str, Any]) -> dict[str, Any]:
 def _sink(taken: dict[str, Any]) -> dict[str, Any]:
     out, fields = taken["out"], {"fields": taken["with_fields"]}
     redis, table = _given(taken, "redis_key", "ttl_s"), _given(taken, "to_table")
-    if out.startswith(_REDIS):
+    if out.startswith((*REDIS, *DATABASES)):
+        _refuse(_given(taken, "format"), "--out is no folder")
+    if out.startswith(REDIS):
         _refuse(table, "--out is no database")
         if "ttl_s" not in redis:
             raise click.UsageError("a Redis needs --ttl: how many seconds a row is kept")
         key = {"key": redis["redis_key"]} if "redis_key" in redis else {}
         return {"kind": "redis", "url": out, "ttl_s": redis["ttl_s"], **key, **fields}
     _refuse(redis, "--out is no Redis")
-    if out.startswith(_DATABASES):
+    if out.startswith(DATABASES):
         if not table:
             raise click.UsageError("a database needs --to-table")
         return {"kind": "sql", "url": _absolute(out), "table": table["to_table"], **fields}
     _refuse(table, "--out is no database")
-    kind, _, zipped = taken["kind"].partition(".")
+    _refuse_urls([out], (*DATABASES, *REDIS))
+    kind, _, zipped = (taken["format"] or "parquet").partition(".")
     packed = {"gzip": True} if zipped else {}
     return {"kind": kind, "path": os.path.abspath(out), **packed, **fields}  # noqa: PTH100
 
 
 def _given(taken: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: taken[name] for name in names if taken[name] not in (None, {}, False)}
+    """What was said of these options; 0 was."""
+    said = {name: taken[name] for name in names}
+    return {name: one for name, one in said.items() if one is not False and one not in (None, {})}
 
 
 def _refuse(options: dict[str, Any], why: str) -> None:
@@ -173,7 +176,16 @@ def _refuse(options: dict[str, Any], why: str) -> None:
         raise click.UsageError(f"--{option}: {why}")
 
 
+def _refuse_urls(paths: Sequence[str], known: Sequence[str]) -> None:
+    """What looks like a URL is no path."""
+    for path in paths:
+        scheme, found, _ = path.partition("://")
+        if found and "/" not in scheme:
+            raise click.UsageError(f"{scheme}://: write a path, or a URL with {', '.join(known)}")
+
+
 def _absolute(url: str) -> str:
     """An SQLite URL whose file does not depend on where a worker was started."""
-    scheme, found, path = url.partition("sqlite:///")
-    return f"sqlite:///{Path(path).absolute()}" if found and not scheme else url
+    if not url.startswith(SQLITE):
+        return url
+    return f"{SQLITE}{Path(url.removeprefix(SQLITE)).absolute()}"

@@ -29,7 +29,11 @@ TABLE: Final = (
     Exit(3, "a worker answered with a failure", (errors.RequestFailed,)),
     Exit(4, "revoked: cancelled, expired or purged", (errors.RequestRevoked,)),
     Exit(65, "the request breaks the contract; nothing was enqueued", (errors.InvalidRequest,)),
-    Exit(66, "unknown id: expired, or never issued", (errors.UnknownRequest, errors.UnknownLetter)),
+    Exit(
+        66,
+        "unknown id: expired, or never issued",
+        (errors.UnknownRequest, errors.UnknownLetter, errors.UnknownRun),
+    ),
     Exit(69, "Redis cannot be reached, or refuses", (errors.BrokerUnavailable,)),
     Exit(
         75,
