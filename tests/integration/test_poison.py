@@ -3,13 +3,16 @@ as a typed failure and a dead letter."""
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import redis
 from celery import Celery
 
+from bulk import begin, finish, look, spec, users, write_rows, written
 from reclane import Client, Handle, ReclaneError, RequestFailed, names
 from reclane.operations import letters
+from reclane_worker.bulk.conductor import MAX_TRIES
 from reclane_worker.ending import EXIT_STUCK
 from reclane_worker.local import WorkerProcess
 from support import DEADLINE_S, KEYS, StartWorker, assert_nothing_left, eventually
@@ -139,4 +142,22 @@ def test_culprits_of_one_chunk_are_told_apart_and_company_is_no_guilt(
     assert {letter.id for letter in letters.newest(raw, KEYS)} == {
         f"{result.id}.{place}" for place in (3, 41)
     }
+    assert_nothing_left(raw)
+
+
+def test_culprits_of_a_bulk_run_fail_alone_and_are_not_blamed_on_the_run(
+    raw: "redis.Redis", start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """Workers die more often than a run may be taken on without getting further."""
+    culprits = {3, 11, 20, 33, 41, 59}
+    rows = [
+        {**row, "query": f"film {'exitfault' if n in culprits else 'shoes'} number{n}"}
+        for n, row in enumerate(users(60))
+    ]
+    begin(raw, spec(write_rows(tmp_path / "users.parquet", rows), tmp_path / "recs"))
+    assert len(supervise(start_worker, lambda: look(raw).over)) > MAX_TRIES
+    assert finish(raw).counts["failed"] == len(culprits)
+    failed = {key for key, record in written(tmp_path / "recs").items() if record["failure"]}
+    assert failed == {f"u{n}" for n in culprits}
+    assert raw.llen(KEYS.dead_letters) == len(culprits)
     assert_nothing_left(raw)

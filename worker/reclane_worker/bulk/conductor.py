@@ -93,6 +93,7 @@ class Conductor:
 
     def _drive(self, work: Work, claim: Claim) -> None:
         turn_ends = time.monotonic() + TURN_S
+        blamed = True
         with closing(self._ledger.listen(claim)) as ears, Renewal(self._ledger, claim) as renewal:
             while (wait_s := work.step()) is not None:
                 renewal.step_began = time.monotonic()
@@ -101,6 +102,9 @@ class Conductor:
                 ):
                     self._ledger.let_go(claim, *self._untried(claim), due_s=0.0)
                     return
+                if wait_s and blamed:  # it only waits: whatever the worker dies of now is another's
+                    self._ledger.save(claim, *self._untried(claim))
+                    blamed = False
                 if wait_s:
                     self._wait(ears, wait_s)
 
