@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -29,7 +30,7 @@ from reclane_worker.bulk.sinks import Part, Result
 from reclane_worker.bulk.work import IN_FLIGHT, OVER, Work
 from reclane_worker.local import WorkerProcess
 from reclane_worker.settings import WorkerSettings
-from support import KEYS, StartWorker, assert_nothing_left, eventually, statistics_of_all
+from support import KEYS, LEASE_MS, StartWorker, assert_nothing_left, eventually
 
 CHUNK = steps.CHUNK_ROWS
 ROWS = IN_FLIGHT * CHUNK  # all can be under way at once
@@ -428,7 +429,10 @@ class Meddler:
         self._server = server
         self._workers = workers
         self._raw = raw
-        self._faults = [self.pause, self.kill_worker, self.stop_worker, self.crash_redis]
+        self._faults = [
+            *(self.pause, self.kill_worker, self.stop_worker, self.freeze_worker),
+            *(self.crash_redis, self.break_connections),
+        ]
 
     def meddle(self, until: Callable[[], bool], seconds: float) -> None:
         give_up = time.monotonic() + seconds
@@ -448,6 +452,17 @@ class Meddler:
     def stop_worker(self) -> None:
         self._replace(WorkerProcess.stop)
 
+    def freeze_worker(self) -> None:
+        """Until another may have taken over."""
+        worker = self._random.choice(self._workers)
+        if not worker.ended():
+            worker.signal(signal.SIGSTOP)
+            time.sleep(self._random.uniform(0.5, 1.5) * LEASE_MS / 1e3)
+            worker.signal(signal.SIGCONT)
+
+    def break_connections(self) -> None:
+        self._raw.client_kill_filter(_type="normal", skipme=True)
+
     def crash_redis(self) -> None:
         self._server.kill()
         time.sleep(self._random.uniform(0.0, 0.3))
@@ -458,10 +473,6 @@ class Meddler:
         end(worker)
         with suppress(ReclaneError):
             worker.start()
-
-
-def computed(raw: "redis.Redis") -> int:
-    return sum(int(one.get("requests", 0)) for one in statistics_of_all(raw).values())
 
 
 @pytest.mark.parametrize("seed", [1])
