@@ -89,7 +89,7 @@ def _calls(settings: Settings) -> Iterator[str]:
         keys.bulk_chunks(""): "EXPIRE HDEL HGETALL HSET UNLINK",
         keys.bulk_parts(""): "EXPIRE LRANGE RPUSH",
         keys.bulk_bad(""): "EXPIRE LTRIM RPUSH",
-        keys.bulk_output(""): "EXPIRE HDEL HKEYS HSET",
+        keys.bulk_output(""): "EXPIRE HDEL HKEYS HSET PERSIST",
         **{prefix + name: commands for name, commands in _UNACKED.items()},
     }
     yield from _ANY.split()
