@@ -40,7 +40,7 @@ def test_ping_and_registered(sides: Sides) -> None:
     def observe(side: Side) -> Any:
         return side.ask("ping"), side.ask("registered"), side.ask("scheduled")
 
-    assert sides.same(observe) == ({"ok": "pong"}, [*names.LANE_TASKS], [])
+    assert sides.same(observe) == ({"ok": "pong"}, [names.BULK_START, *names.LANE_TASKS], [])
 
 
 @row("`inspect active`, `reserved`, `query_task`", DIFFERENT)

@@ -178,7 +178,32 @@ NEAR_CHANGES = st.sampled_from(["2026-03-29T00:00Z", "2026-10-25T00:00Z", "2018-
 def test_between_a_slot_and_the_next_there_is_none(
     fields: tuple[str, ...], zone: str, moment: int
 ) -> None:
-    cron = parse(" ".join(fields), zone)
+    assert_in_order(parse(" ".join(fields), zone), moment)
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "moment"),
+    [  # of each of these cronsim, following by itself, lost a slot or never came to an end
+        ("*/15 3 25-31 * sun", "Pacific/Chatham", 1_901_767_094),
+        ("*/15 23 * 3,10 *", "Australia/Lord_Howe", 2_028_704_432),
+        ("0 */6 25-31 * sun", "America/St_Johns", 722_273_344),
+    ],
+)
+def test_no_change_of_clocks_hides_a_slot(text: str, zone: str, moment: int) -> None:
+    assert_in_order(parse(text, zone), moment)
+
+
+def test_slots_of_two_days_that_clocks_mix_stay_in_order() -> None:
+    """In Newfoundland 0:01 was 23:01 of the day before."""
+    cron = parse("*/30 * * * *", "America/St_Johns")
+    before = at("1992-10-24T22:59-02:30")
+    slots = ["10-24 23:00 -0230", "10-24 23:30 -0230", "10-25 00:00 -0230", "10-24 23:30 -0330"]
+    assert following(cron, before, 5) == [*slots, "10-25 00:00 -0330"]
+    for minutes in range(150):
+        assert_in_order(cron, int(before) + minutes * MINUTE_S)
+
+
+def assert_in_order(cron: Cron, moment: int) -> None:
     latest, coming = cron.latest(moment), cron.next(moment)
     assert latest <= moment < coming
     assert cron.next(latest) == coming

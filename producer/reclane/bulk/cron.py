@@ -1,16 +1,17 @@
-"""Cron expressions in a time zone: when slots are. Pure; cronsim reads and follows them.
+"""Cron expressions in a time zone: when slots are. Pure; cronsim reads them.
 
 A slot is a moment, in seconds since the epoch, that is the same wherever and however late it is
 computed. Clocks that change are followed as Debian's cron does: a time that they skip comes when
 they have jumped, one that comes twice is a slot the first time; of a cron that starts with * in its
 minutes or hours every one that fits is.
+
+cronsim could follow them, too, but from where it starts depends what it finds around a change by
+half an hour, and after some it never ends (Pacific/Chatham, `*/15 3 25-31 * sun`, April 2030).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from difflib import get_close_matches
-from itertools import takewhile
 from typing import Final
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -19,9 +20,7 @@ from cronsim import CronSim, CronSimError
 from reclane.errors import InvalidRequest
 
 MAX_CHARS: Final = 200
-_HOUR_S: Final = 3_600
-_BACK_S: Final = tuple(_HOUR_S * hours for hours in (4, 26, 24 * 33, 24 * 367, 24 * 366 * 45))
-"""How far back a slot is looked for; clocks never jump by as much as the first."""
+_HORIZON_DAYS: Final = 40 * 366  # a 29th of February on a given weekday may be so far away
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,7 @@ class Cron:
     text: str
     zone: str
     tz: tzinfo
+    read: CronSim = field(repr=False, compare=False)
 
     def next(self, after: float) -> int:
         """The first slot after a moment.
@@ -38,10 +38,7 @@ class Cron:
         Raises:
             InvalidRequest: there is none.
         """
-        for slot in self._slots(after - _BACK_S[0]):
-            if slot > after:
-                return slot
-        raise InvalidRequest(f"cron {self.text}: there is no such day")
+        return min(slot for slot in self._near(after, 1) if slot > after)
 
     def latest(self, at: float) -> int:
         """The last slot at or before a moment.
@@ -49,19 +46,52 @@ class Cron:
         Raises:
             InvalidRequest: there is none.
         """
-        for back_s in _BACK_S:
-            passed = [*takewhile(lambda slot: slot <= at, self._slots(at - back_s))]
-            if passed:
-                return passed[-1]
-        raise InvalidRequest(f"cron {self.text}: there is no such day")
+        return max(slot for slot in self._near(at, -1) if slot <= at)
 
     def local(self, slot: float) -> datetime:
         """A moment as the time zone's clocks show it."""
         return datetime.fromtimestamp(slot, self.tz)
 
-    def _slots(self, after: float) -> Iterator[int]:
-        """In order; around a change of clocks the first may come before `after`."""
-        return (int(moment.timestamp()) for moment in CronSim(self.text, self.local(after)))
+    def _near(self, at: float, step: int) -> set[int]:
+        """The slots of three days in a row, of which the one that is nearest beyond `at` is one.
+
+        Three, as clocks that are set around midnight mix the slots of two days.
+        """
+        day, one = self.local(at).date(), timedelta(days=step)
+        for _ in range(_HORIZON_DAYS):
+            near = self._slots(day - one) | self._slots(day)
+            if any(slot > at if step > 0 else slot <= at for slot in near):
+                return near | self._slots(day + one)
+            day += one
+        raise InvalidRequest(f"cron {self.text}: there is no such day")
+
+    def _slots(self, day: date) -> set[int]:
+        slots: set[int] = set()
+        if day.month not in self.read.months or not self.read.match_day(day):
+            return slots
+        every = any(part.startswith("*") for part in self.text.split()[:2])
+        for hour in self.read.hours:
+            for minute in self.read.minutes:
+                first, second = (
+                    int(datetime.combine(day, time(hour, minute, fold=fold), self.tz).timestamp())
+                    for fold in (0, 1)
+                )
+                if first <= second:
+                    slots.update((first, second) if every else (first,))
+                elif not every:  # clocks skip it
+                    slots.add(self._jump(second, first))
+        return slots
+
+    def _jump(self, before: int, after: int) -> int:
+        """When clocks jump, between these moments."""
+        offset = self.local(before).utcoffset()
+        while after - before > 1:
+            middle = (before + after) // 2
+            if self.local(middle).utcoffset() == offset:
+                before = middle
+            else:
+                after = middle
+        return after
 
 
 def parse(text: str, zone: str = "UTC") -> Cron:
@@ -76,13 +106,14 @@ def parse(text: str, zone: str = "UTC") -> Cron:
             "a cron has five fields (minute, hour, day of the month, month, day of the week), as "
             f"in 0 3 * * *, and {MAX_CHARS} characters at most"
         )
-    cron = Cron(" ".join(fields), zone, _time_zone(zone))
+    text, tz = " ".join(fields), _time_zone(zone)
     try:
-        cron.next(0)
+        cron = Cron(text, zone, tz, CronSim(text, datetime.fromtimestamp(0, UTC)))
     except (CronSimError, ValueError) as error:
         raise InvalidRequest(
-            f"cron {cron.text}: {error}; write 5, 1-5, */5 or 1,5, or names as mon or jan"
+            f"cron {text}: {error}; write 5, 1-5, */5 or 1,5, or names as mon or jan"
         ) from None
+    cron.next(0)
     return cron
 
 
