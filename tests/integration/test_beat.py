@@ -102,7 +102,7 @@ def test_what_is_added_and_paused_is_seen_while_the_beat_runs(
     reclane = Reclane(server.url)
     added = reclane(
         *("schedule", "add", NIGHTLY, "/data/users.csv", "--out", str(tmp_path / "recs")),
-        *("--cron", plan("").cron.text),
+        *("--cron", plan("/recs").cron.text),
     )
     assert "no beat" not in added.stderr
     runs_once(raw, NIGHTLY)
@@ -271,7 +271,7 @@ def test_what_is_scheduled_is_written_by_workers(
     start_beat(prefix="")
     source = bulk.write_rows(tmp_path / "users.parquet", bulk.users(7))
     wanted = parse_run(bulk.spec(source, tmp_path / "recs"))
-    schedules.add(raw, bulk.KEYS, NIGHTLY, schedules.Plan(plan("").cron, wanted))
+    schedules.add(raw, bulk.KEYS, NIGHTLY, schedules.Plan(plan("/recs").cron, wanted))
     slot = rewind(raw, bulk.KEYS)
     eventually(lambda: raw.exists(bulk.KEYS.bulk_run(slot_run(slot))), "the run begins")
     bulk.finish(raw, slot_run(slot))

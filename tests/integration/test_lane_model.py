@@ -13,6 +13,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.errors import FlakyFailure
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
@@ -447,7 +448,8 @@ def test_a_broken_script_is_found(fault: str, model_server: EmbeddedServer) -> N
     text = scripts()[script]
     assert text.count(line) == 1
     broken = {script: text.replace(line, instead)}
-    with pytest.raises((AssertionError, redis.ResponseError)):
+    # Found, though the server's clock, which goes on, did not let it be found once more.
+    with pytest.raises((AssertionError, redis.ResponseError, FlakyFailure)):
         run_state_machine_as_test(
             lambda: LaneMachine(model_server.url, broken),
             settings=settings(
