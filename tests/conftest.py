@@ -1,6 +1,7 @@
 """Fixtures for all tests: a real server, a catalog built once, real worker processes."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import settings
 from parity import Sides
 from reclane import Client
 from reclane.embedded import EmbeddedServer
-from support import TEST_SERVER, StartWorker, build_hash_catalog
+from support import TEST_SERVER, StartWorker, build_hash_catalog, mount_memory
 
 # `--hypothesis-profile=long` draws for as long as one has; without it the same examples each time.
 settings.register_profile("long", max_examples=20_000, deadline=None, print_blob=True)
@@ -56,6 +57,17 @@ def hash_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("catalogs") / "hash"
     build_hash_catalog(folder)
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB, where one may mount; other tests of no room run everywhere."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not mount_memory(folder, "size=256k"):
+        pytest.skip("mounting a small disk needs more rights")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -100,6 +101,14 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"{reason}; CI must have it")
     pytest.skip(reason)
+
+
+def mount_memory(folder: Path, options: str) -> bool:
+    """Mount a disk of memory, or change it; whether one may."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if os.geteuid():
+        return False
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def shape(value: Any) -> Any:

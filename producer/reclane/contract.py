@@ -4,7 +4,7 @@ Both sides validate with these models: the client before anything is enqueued, t
 before anything runs. Changes are additive; the golden files in tests/ hold the promise.
 """
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,7 @@ from pydantic import (
 from reclane.errors import InvalidRequest
 
 VERSION: Final = 1
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 MAX_QUERY_BYTES: Final = 16_384
 MAX_ID_CHARS: Final = 256
@@ -232,10 +233,19 @@ def parse_request(data: Any) -> RecommendRequest:
     Raises:
         InvalidRequest: naming every field that is wrong, never quoting its content.
     """
-    if isinstance(data, RecommendRequest):
+    return validated(RecommendRequest, data)
+
+
+def validated(model: type[ModelT], data: Any) -> ModelT:
+    """Plain data as the model, or a model as it is.
+
+    Raises:
+        InvalidRequest: naming every field that is wrong, never quoting its content.
+    """
+    if isinstance(data, model):
         return data
     try:
-        return RecommendRequest.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         raise InvalidRequest(explain_validation(error)) from None
 

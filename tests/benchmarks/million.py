@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bulk import RUN, begin, look, spec
 from reclane import names
 from reclane.embedded import EmbeddedServer
+from reclane_worker.bench.sides import rss_mb
 from reclane_worker.bulk.work import IN_FLIGHT
 from reclane_worker.local import WorkerProcess
 from support import KEYS, build_hash_catalog
@@ -38,10 +39,6 @@ def write_rows(path: Path, rows: int) -> None:
             numbers = range(first, min(first + GROUP, rows))
             columns = [[f"user-{n}" for n in numbers], [f"film number {n}" for n in numbers]]
             writer.write_table(pa.table(columns, schema=schema))
-
-
-def rss_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4_096 / 1e6
 
 
 def held(raw: "redis.Redis") -> tuple[int, int, float]:

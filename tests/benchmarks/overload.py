@@ -17,9 +17,8 @@ from rich.table import Table
 
 from reclane import Client, DeadlineUnreachable, RecommendRequest, names
 from reclane_worker.bench.measures import quantile, quantiles, rounds
-from reclane_worker.bench.sides import KEYS, LEASE, LIMIT_S, Side, Sides
+from reclane_worker.bench.sides import KEYS, LEASE, SLICE_MS, Side, Sides
 
-SLICE_MS = 50.0  # the default on CPU
 OVERLOAD = 1.5
 OVERLOAD_S = 30.0
 WINDOW_S = 5.0
@@ -65,7 +64,7 @@ def slices(side: Side, sides: Sides) -> Rows:
 def beside_bulk(side: Side) -> Rows:
     """One interactive request at a time, on an idle worker and beside a backlog of bulk."""
     with Client(side.server.url) as client:
-        alone = _latencies_ms(client, side, 80, 0.02)
+        alone = side.latencies_ms(client, 0.02, count=80)
         rates: dict[bool, list[float]] = {True: [], False: []}
         beside: list[float] = []
         _fill(side)
@@ -74,7 +73,7 @@ def beside_bulk(side: Side) -> Rows:
                 _fill(side)
                 before, started = side.left(), time.perf_counter()
                 if busy:
-                    beside += _latencies_ms(client, side, None, 0.1)
+                    beside += side.latencies_ms(client, 0.1, window_s=WINDOW_S)
                 else:
                     time.sleep(WINDOW_S)
                 done = before - side.left()
@@ -90,18 +89,6 @@ def beside_bulk(side: Side) -> Rows:
 def _fill(side: Side) -> None:
     while side.left(names.BULK_QUEUE) < 8_000:
         side.push(names.BULK_QUEUE, 1_000)
-
-
-def _latencies_ms(client: Client, side: Side, count: int | None, pause_s: float) -> list[float]:
-    """So many requests, or a window of them."""
-    found: list[float] = []
-    give_up = time.perf_counter() + WINDOW_S
-    while len(found) < count if count else time.perf_counter() < give_up:
-        started = time.perf_counter()
-        client.recommend(next(side.texts), timeout=LIMIT_S)
-        found.append((time.perf_counter() - started) * 1e3)
-        time.sleep(pause_s)
-    return found
 
 
 def flood(side: Side) -> Rows:

@@ -21,11 +21,11 @@ def environment(url: str, prefix: str = PREFIX) -> dict[str, str]:
 
 
 class Reclane:
-    """The command against one server, its keys under a prefix."""
+    """The command against one server, its keys under a prefix unless it is empty."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, prefix: str = PREFIX) -> None:
         self.url = url
-        self.environment = environment(url)
+        self.environment = environment(url, prefix)
 
     def __call__(
         self, *arguments: str, stdin: str = "", code: int = 0

@@ -35,7 +35,7 @@ from support import KEYS, LEASE_MS, StartWorker, assert_nothing_left, eventually
 CHUNK = steps.CHUNK_ROWS
 ROWS = IN_FLIGHT * CHUNK  # all can be under way at once
 LANE_ALONE = {"RECLANE_BULK_RUNS": "false"}
-PENDING = b'{"status": "PENDING", "result": null}'
+PENDING = wire.PLACEHOLDER
 
 
 @pytest.fixture

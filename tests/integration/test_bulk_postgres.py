@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -36,13 +37,10 @@ FROM generate_series(0, 24) AS n;
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[str]:
-    server = PrivatePostgres()
-    try:
+    with closing(PrivatePostgres()) as server:
         with psycopg.connect(server.url) as connection:
             connection.execute(USERS)
         yield server.url
-    finally:
-        server.close()
 
 
 def users(base: str, **spec: Any) -> Source:

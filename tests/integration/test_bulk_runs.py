@@ -1,10 +1,8 @@
 """A bulk run: state in Redis, taken on by whichever worker lives, losing nothing."""
 
 import json
-import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +38,7 @@ from support import (
     StartWorker,
     assert_nothing_left,
     eventually,
+    mount_memory,
     statistics_of_all,
 )
 
@@ -58,9 +57,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reclane(server: EmbeddedServer) -> Reclane:
-    made = Reclane(server.url)
-    made.environment.pop("RECLANE_KEY_PREFIX")
-    return made
+    return Reclane(server.url, prefix="")
 
 
 def assert_whole(raw: "redis.Redis", out: Path, rows: int = ROWS) -> None:
@@ -370,21 +367,6 @@ def test_a_mistake_is_told_by_the_run_and_can_be_mended(
         assert "there is no run unknown" in reclane("bulk", command, "unknown", code=66).stderr
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() or _mount(folder, "size=256k").returncode:
-        pytest.skip("mounting a small disk needs more rights")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def _mount(folder: Path, options: str) -> "subprocess.CompletedProcess[bytes]":
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    return subprocess.run(command, capture_output=True, check=False)
-
-
 def test_a_full_disk_stops_the_run_until_there_is_room(
     small_disk: Path, source: Path, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:
@@ -397,7 +379,7 @@ def test_a_full_disk_stops_the_run_until_there_is_room(
     assert look(raw).state == "running"
     assert not out.exists()
     ballast.unlink()
-    assert _mount(small_disk, "remount,size=64m").returncode == 0
+    assert mount_memory(small_disk, "remount,size=64m")
     finish(raw)
     assert_whole(raw, out)
 

@@ -5,6 +5,7 @@ import gzip
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,16 @@ MAKE = "CREATE TABLE users (name text PRIMARY KEY, wish text)"
 
 @pytest.fixture
 def reclane(server: EmbeddedServer) -> Reclane:
-    made = Reclane(server.url)
-    made.environment.pop("RECLANE_KEY_PREFIX")
-    return made
+    return Reclane(server.url, prefix="")
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    running = PrivatePostgres()
-    try:
+    with closing(PrivatePostgres()) as running:
         with psycopg.connect(running.url) as connection:
             connection.execute(MAKE)
             connection.cursor().executemany("INSERT INTO users VALUES (%s, %s)", USERS)
         yield running.url
-    finally:
-        running.close()
 
 
 def sqlite_url(folder: Path) -> str:

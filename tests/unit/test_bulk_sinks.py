@@ -8,7 +8,6 @@ import resource
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -221,18 +220,6 @@ def test_a_spec_shows_no_password_and_its_json_is_whole() -> None:
     spec = SINK_SPEC.validate_python({"kind": "sql", "url": url, "table": "recs"})
     assert "secret" not in repr(spec)
     assert SINK_SPEC.validate_json(SINK_SPEC.dump_json(spec)) == spec
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB, where one may mount; the other tests of no room run everywhere."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs more rights")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "sql"])

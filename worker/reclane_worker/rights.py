@@ -21,14 +21,8 @@ _WHOLE: Final = (
     *("CLIENT\nTRACKING\nON", "SCRIPT\nLOAD\n1", "SCRIPT\nEXISTS\n1"),
     "EVAL\nreturn 1\n0",
 )
-_ONLY_KEYS: Final = (
-    "DEL",
-    "EXISTS",
-    "MGET",
-    "SUBSCRIBE",
-    "UNLINK",
-    "WATCH",
-)  # others get two arguments
+# Others get two arguments.
+_ONLY_KEYS: Final = frozenset(["DEL", "EXISTS", "MGET", "PERSIST", "SUBSCRIBE", "UNLINK", "WATCH"])
 _LEASES: Final = "ZADD ZRANGE ZRANGEBYSCORE ZREM ZSCORE"
 _INFLIGHT: Final = "DEL HDEL HEXISTS HGET HGETALL HKEYS HLEN HSET"
 _WORKER: Final = "DEL HGET HSET"

@@ -68,6 +68,11 @@ class Run:
         return read_spec(self.stored_spec)
 
     @property
+    def why(self) -> str:
+        """The trouble as a person reads it; '' where there is none."""
+        return f"{self.trouble[1]} [{self.trouble[0]}]" if self.trouble else ""
+
+    @property
     def over(self) -> bool:
         """Whether it will not change any more, unless somebody resumes it."""
         return self.state in ENDED

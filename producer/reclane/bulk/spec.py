@@ -16,7 +16,6 @@ from pydantic import (
     ConfigDict,
     Field,
     TypeAdapter,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -26,8 +25,8 @@ from reclane.bulk.urls import SQLITE, DatabaseUrl, RedisUrl, store
 from reclane.contract import (
     DELIVERY_FIELDS,
     RecommendRequest,
-    explain_validation,
     parse_request,
+    validated,
 )
 from reclane.errors import InvalidRequest
 
@@ -218,12 +217,7 @@ def parse_run(data: Any) -> RunSpec:
     Raises:
         InvalidRequest: naming every field that is wrong, never quoting its content.
     """
-    if isinstance(data, RunSpec):
-        return data
-    try:
-        return RunSpec.model_validate(data)
-    except ValidationError as error:
-        raise InvalidRequest(explain_validation(error)) from None
+    return validated(RunSpec, data)
 
 
 def _paths(spec: SourceSpec | SinkSpec) -> tuple[str, ...]:

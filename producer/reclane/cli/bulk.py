@@ -65,8 +65,7 @@ def status(run_id: str | None, count: int, as_json: bool) -> None:
     rows: list[list[object]] = [["run", "state", "started", "rows", "failed", "bad", ""]]
     for run in found:
         counts = [run.counts["failed"], run.counts["bad"]]
-        trouble = f"{run.trouble[1]} [{run.trouble[0]}]" if run.trouble else ""
-        rows.append([run.id, run.state, printing.moment(run.started), _done(run), *counts, trouble])
+        rows.append([run.id, run.state, printing.moment(run.started), _done(run), *counts, run.why])
     printing.table(rows, right=(3, 4, 5))
 
 
@@ -131,7 +130,7 @@ def _watch(run_id: str, as_json: bool) -> None:
 
 
 def _ended_badly(run: Run) -> ReclaneError:
-    reason = f": {run.trouble[1]} [{run.trouble[0]}]" if run.trouble else ""
+    reason = f": {run.why}" if run.trouble else ""
     more = "; `reclane bulk resume` goes on where it stood" if run.state == "failed" else ""
     return BulkError(f"run {run.id} is {run.state}{reason}{more}")
 
@@ -143,7 +142,7 @@ def _report(run: Run, bad: list[runs.Bad], as_json: bool) -> None:
         return
     lines: list[list[object]] = [["run", run.id], ["state", run.state]]
     if run.trouble:
-        lines.append(["trouble", f"{run.trouble[1]} [{run.trouble[0]}]"])
+        lines.append(["trouble", run.why])
     lines += [["started", printing.moment(run.started)], ["rows", _done(run)]]
     if run.ended is not None:
         lines.append(["took", printing.duration(run.ended - run.started)])

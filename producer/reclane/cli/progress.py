@@ -42,7 +42,7 @@ def said(run: Run) -> str:
     words: list[str] = [] if run.state == "running" else [run.state]
     words += [f"{run.counts[name]:,} {name}" for name in ("failed", "bad") if run.counts[name]]
     if run.trouble:
-        words.append(printable(f"{run.trouble[1]} [{run.trouble[0]}]"))
+        words.append(printable(run.why))
     return ", ".join(words)
 
 

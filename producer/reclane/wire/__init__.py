@@ -16,6 +16,8 @@ from reclane.wire.messages import (
 )
 from reclane.wire.results import (
     FAILURE,
+    HEAD_BYTES,
+    PLACEHOLDER,
     READY,
     REVOKED,
     SUCCESS,
@@ -30,11 +32,14 @@ from reclane.wire.results import (
     is_revoked,
     is_terminal,
     outcome,
+    peek_status,
 )
 
 __all__ = [
     "FAILURE",
+    "HEAD_BYTES",
     "JSON_TYPE",
+    "PLACEHOLDER",
     "READY",
     "REVOKED",
     "SUCCESS",
@@ -54,6 +59,7 @@ __all__ = [
     "is_revoked",
     "is_terminal",
     "outcome",
+    "peek_status",
     "request_digest",
     "rewrite",
 ]

@@ -3,6 +3,7 @@
 Format: celery.backends.base._get_result_meta (Celery 5.7).
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -16,7 +17,12 @@ from reclane.wire._json import quote, read_json
 SUCCESS: Final = "SUCCESS"
 FAILURE: Final = "FAILURE"
 REVOKED: Final = "REVOKED"
-_PENDING: Final = b'{"status": "PENDING"'  # the placeholder of a waiting request
+PLACEHOLDER: Final = b'{"status": "PENDING", "result": null}'
+"""What stands for a waiting request of which nothing more is known; see terminal.lua."""
+
+_PENDING: Final = b'{"status": "PENDING"'  # how every placeholder begins
+_STATUS: Final = re.compile(rb'\{"status": "([A-Z]+)"')
+HEAD_BYTES: Final = 40  # of a stored result, of which `peek_status` reads the state
 READY: Final = frozenset({SUCCESS, FAILURE, REVOKED})
 
 
@@ -92,6 +98,12 @@ def is_revoked(raw: bytes) -> bool:
         return decode_result(raw).status == REVOKED
     except WireError:
         return False
+
+
+def peek_status(head: bytes) -> str:
+    """Celery's state by the first HEAD_BYTES of a stored result; '' where they say none."""
+    found = _STATUS.match(head)
+    return found[1].decode() if found else ""
 
 
 def is_pending(raw: bytes) -> bool:

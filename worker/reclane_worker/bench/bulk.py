@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -20,13 +21,12 @@ from reclane.contract import parse_request
 from reclane.errors import ReclaneError
 from reclane_worker import demo
 from reclane_worker.bench.measures import offline_s, quantile, quantiles, rounds
-from reclane_worker.bench.sides import KEYS, LIMIT_S, Side, Sides
+from reclane_worker.bench.sides import KEYS, LIMIT_S, SLICE_MS, Side, Sides
 from reclane_worker.encoder import load_encoder
 from reclane_worker.loading import load_pipeline
 from reclane_worker.pipeline import Pipeline, batch_limits
 from reclane_worker.settings import WorkerSettings
 
-SLICE_MS: Final = 50.0  # the default on CPU
 WINDOW_S: Final = 8.0
 PAUSE_S: Final = 0.1
 LOOK_EVERY_S: Final = 0.25  # looking costs time that the run needs; Redis says when it ended
@@ -103,13 +103,14 @@ class Bench:
         whole.worker.stop()
         yield Row("run in slices / without slices", rounds(whole_s, sliced_s), ">= 0.90")
         with Client(side.server.url) as client:
-            alone = _latencies_ms(client, side)
+            ask = partial(side.latencies_ms, client, PAUSE_S, window_s=WINDOW_S)
+            alone = ask()
             run_id = self._begin(side, users)
             quiet, beside_rates = [], []
             beside: list[float] = []
             for _ in range(self._repeats):
                 quiet.append(_rate(side, run_id, lambda: time.sleep(WINDOW_S)))
-                busy = _rate(side, run_id, lambda: beside.extend(_latencies_ms(client, side)))
+                busy = _rate(side, run_id, lambda: beside.extend(ask()))
                 beside_rates.append(busy)
         runs.cancel(side.raw, KEYS, run_id)
         side.worker.stop()
@@ -179,18 +180,6 @@ def _rate(side: Side, run_id: str, meanwhile: Callable[[], None]) -> float:
     before, started = side.told("requests"), time.perf_counter()
     meanwhile()
     return (side.told("requests") - before) / (time.perf_counter() - started)
-
-
-def _latencies_ms(client: Client, side: Side) -> list[float]:
-    """One request at a time, with pauses, for a window."""
-    found: list[float] = []
-    give_up = time.perf_counter() + WINDOW_S
-    while time.perf_counter() < give_up:
-        started = time.perf_counter()
-        client.recommend(next(side.texts), timeout=LIMIT_S)
-        found.append((time.perf_counter() - started) * 1e3)
-        time.sleep(PAUSE_S)
-    return found
 
 
 def _profile(pipeline: Pipeline, requests: Sequence[RecommendRequest]) -> Iterator[Row]:

@@ -1,5 +1,6 @@
 """A server and a worker on it, for measurements."""
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from uuid import uuid4
 import redis
 from pydantic_core import from_json
 
-from reclane import RecommendRequest, names, wire
+from reclane import Client, RecommendRequest, names, wire
 from reclane.embedded import EmbeddedServer
 from reclane.errors import ReclaneError
 from reclane_worker import demo
@@ -26,6 +27,7 @@ from reclane_worker.settings import WorkerSettings
 KEYS: Final = names.Keys()
 LEASE: Final = 256
 LIMIT_S: Final = 600.0  # no part may take longer
+SLICE_MS: Final = 50.0  # the default on CPU
 
 
 @dataclass
@@ -75,6 +77,19 @@ class Side:
             time.sleep(0.01)
         return time.perf_counter() - started
 
+    def latencies_ms(
+        self, client: Client, pause_s: float, *, window_s: float = math.inf, count: float = math.inf
+    ) -> list[float]:
+        """One interactive request at a time, for a window or so many."""
+        found: list[float] = []
+        give_up = time.perf_counter() + window_s
+        while len(found) < count and time.perf_counter() < give_up:
+            started = time.perf_counter()
+            client.recommend(next(self.texts), timeout=LIMIT_S)
+            found.append((time.perf_counter() - started) * 1e3)
+            time.sleep(pause_s)
+        return found
+
     def told(self, counter: str) -> int:
         """One of the worker's counters, a third of a second old at most."""
         (key,) = self.raw.scan_iter(KEYS.worker("*"))
@@ -85,8 +100,13 @@ class Side:
         return sum(map(_cpu_s, (self.worker.pid, self.server.pid)))
 
     def rss_mb(self) -> float:
-        pages = int(Path(f"/proc/{self.worker.pid}/statm").read_text().split()[1])
-        return pages * 4096 / 1e6
+        return rss_mb(self.worker.pid)
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _cpu_s(pid: int) -> float:

@@ -4,7 +4,6 @@ It holds a run as long as it can, since a source that stays open need not find i
 where it dies, the claim lapses and any worker goes on.
 """
 
-import json
 import logging
 import threading
 import time
@@ -120,9 +119,9 @@ class Conductor:
 
     def _failed(self, claim: Claim, error: Exception) -> None:
         _log.error("bulk run %s: a step failed unexpectedly: %s", claim.id, _traced(error))
-        told = json.dumps(["internal", f"{type(error).__name__}: see the worker's log"])
+        why = f"{type(error).__name__}: see the worker's log"
         with suppress(LostRun):
-            self._ledger.let_go(claim, *self._ledger.sets(claim, trouble=told), due_s=AGAIN_S)
+            self._ledger.let_go(claim, *self._ledger.tells(claim, "internal", why), due_s=AGAIN_S)
 
     def _untried(self, claim: Claim) -> list[Command]:
         return self._ledger.sets(claim, tries=None)

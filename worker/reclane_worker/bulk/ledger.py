@@ -22,15 +22,13 @@ from reclane.bulk.spec import RunSpec
 from reclane.errors import BulkError, ReclaneError
 from reclane.probe import read_statistics
 from reclane_worker.bulk.errors import OtherRelease
-from reclane_worker.bulk.sent import Sent, status
+from reclane_worker.bulk.sent import Sent
 from reclane_worker.bulk.sinks import Part
 from reclane_worker.settings import WorkerSettings
 
 AGAIN_S: Final = 5.0  # before a sink or source that was away is tried again
 MAX_BAD_KEPT: Final = 100
 KEPT_RESULT_S: Final = 86_400  # how long a sink may be away before answers are computed again
-_HEAD_BYTES: Final = 40  # of a stored result: its status
-_PENDING: Final = '{"status": "PENDING", "result": null}'
 
 Command: TypeAlias = tuple[str | bytes | int, ...]
 
@@ -165,7 +163,7 @@ class Ledger:
             raw = wire.encode_chunk(chunk.bodies, task_id=chunk.id, reply_to=reply_to, now=now)
             commands += [
                 ("HSET", known, chunk.number, chunk.to_json()),
-                ("SET", self.keys.result(chunk.id), _PENDING, "EX", WAITING_TTL_S),
+                ("SET", self.keys.result(chunk.id), wire.PLACEHOLDER, "EX", WAITING_TTL_S),
                 ("LPUSH", queue, raw),
             ]
         return commands
@@ -200,6 +198,10 @@ class Ledger:
         gone = [k for k, v in fields.items() if v is None]
         commands: list[Command] = [("HSET", key, *chain.from_iterable(kept))] if kept else []
         return [*commands, ("HDEL", key, *gone)] if gone else commands
+
+    def tells(self, claim: Claim, code: str, message: str) -> list[Command]:
+        """Say why the run does not go on, or not now."""
+        return self.sets(claim, trouble=json.dumps([code, message]))
 
     def counts(self, claim: Claim, **more: int) -> list[Command]:
         """Add to counters of the run."""
@@ -241,7 +243,7 @@ class Ledger:
         Raises:
             LostRun: it is another worker's.
         """
-        told = self.sets(claim, trouble=json.dumps([trouble.code, str(trouble)]))
+        told = self.tells(claim, trouble.code, str(trouble))
         if getattr(trouble, "retry", False):
             self.let_go(claim, *told, *self.sets(claim, tries=None), due_s=AGAIN_S)
             return
@@ -277,8 +279,8 @@ class Ledger:
         """Of each chunk's result; '' where Redis has none: forgotten, or lost."""
         with self._redis.pipeline(transaction=False) as pipe:
             for chunk in chunks:
-                pipe.getrange(self.keys.result(chunk.id), 0, _HEAD_BYTES)
-            return [status(head) for head in pipe.execute()]
+                pipe.getrange(self.keys.result(chunk.id), 0, wire.HEAD_BYTES)
+            return [wire.peek_status(head) for head in pipe.execute()]
 
     def results(self, chunks: Sequence[Sent]) -> list[bytes | None]:
         """Stored results."""

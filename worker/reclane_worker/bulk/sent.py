@@ -1,6 +1,5 @@
 """Chunks of a bulk run: cut from rows, sent, and read back as results. Pure."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,8 +16,6 @@ from reclane_worker.bulk.sinks import Result
 
 CHUNK_ROWS: Final = 200
 CHUNK_BYTES: Final = 500_000  # of requests: in an envelope well below what the lane takes
-_DEFAULT_K: Final = RecommendRequest.model_fields["k"].default
-_STATUS: Final = re.compile(rb'\{"status": "([A-Z]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +108,6 @@ def sort(chunks: Sequence[Sent], states: Sequence[str]) -> Looked:
     revoked = [chunk for chunk, state in found if state == wire.REVOKED]
     lost = [chunk for chunk, state in found if not state]
     return Looked(ready, revoked, lost, len(found) > len(ready) + len(revoked) + len(lost))
-
-
-def status(head: bytes) -> str:
-    """The state of a stored result by its first bytes; '' where there is none."""
-    found = _STATUS.match(head)
-    return found[1].decode() if found else ""
 
 
 def answer_digest(request: str, model: str, catalog: str) -> str:

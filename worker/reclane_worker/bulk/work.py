@@ -273,8 +273,8 @@ class Work:
         commands = self._ledger.takes_back(self._claim, unsent)
         if self._looked and self._state == "running":
             text = "requests were revoked or purged by hand; `reclane bulk resume` sends them again"
-            told = json.dumps(["requests_revoked", text])
-            commands += self._ledger.sets(self._claim, state="paused", trouble=told)
+            commands += self._ledger.sets(self._claim, state="paused")
+            commands += self._ledger.tells(self._claim, "requests_revoked", text)
         self._save(*commands, unless="cancelling")
 
     def _show(self, ready: int = 0) -> None:

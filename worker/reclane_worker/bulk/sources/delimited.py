@@ -12,7 +12,7 @@ from typing import Final
 from reclane.bulk.spec import FilesSource
 from reclane_worker.bulk.errors import SourceUnusable
 from reclane_worker.bulk.sources.lines import Lines, check_utf8, opened
-from reclane_worker.bulk.sources.mapping import bind
+from reclane_worker.bulk.sources.mapping import bind, met_in
 from reclane_worker.bulk.sources.rows import Met
 from reclane_worker.bulk.sources.values import Unreadable
 
@@ -34,20 +34,15 @@ def read_delimited(
         if at:
             lines = Lines(file, *at)
         records = csv.reader(lines, delimiter=delimiter, strict=True)
-        while True:
-            lines.begin_row()
-            place = f"{name}:{lines.line + 1}"
+
+        def read() -> dict[str, str] | None:
             try:
-                cells = next(records, None)
-                if cells is None:
-                    return
-                record = _record(header, cells) if cells else None
-            except (csv.Error, Unreadable) as error:
-                more = f"; skipped to line {lines.line + 1}" if isinstance(error, csv.Error) else ""
-                yield Met((lines.offset, lines.line), place, reason=f"{error}{more}")
-                continue
-            if record is not None:
-                yield mapper.meet((lines.offset, lines.line), place, record)
+                cells = next(records)
+            except csv.Error as error:
+                raise Unreadable(f"{error}; skipped to line {lines.line + 1}") from None
+            return _record(header, cells) if cells else None
+
+        yield from met_in(lines, name, mapper, read)
 
 
 def _header(lines: Lines, name: str, delimiter: str) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic_core import from_json
 
 from reclane.bulk.spec import FilesSource
 from reclane_worker.bulk.sources.lines import Lines, check_utf8, opened
-from reclane_worker.bulk.sources.mapping import bind
+from reclane_worker.bulk.sources.mapping import bind, met_in
 from reclane_worker.bulk.sources.rows import Met
 from reclane_worker.bulk.sources.values import Unreadable
 
@@ -18,22 +18,12 @@ def read_jsonl(path: Path, name: str, spec: FilesSource, at: tuple[int, ...]) ->
     mapper = bind(spec, None, name)
     with opened(path) as file:
         lines = Lines(file, *at)
-        while True:
-            lines.begin_row()
-            place = f"{name}:{lines.line + 1}"
-            try:
-                text = next(lines, None)
-                if text is None:
-                    return
-                record = _record(text) if text.strip() else None
-            except Unreadable as error:
-                yield Met((lines.offset, lines.line), place, reason=str(error))
-                continue
-            if record is not None:
-                yield mapper.meet((lines.offset, lines.line), place, record)
+        yield from met_in(lines, name, mapper, lambda: _record(next(lines)))
 
 
-def _record(text: str) -> dict[str, Any]:
+def _record(text: str) -> dict[str, Any] | None:
+    if not text.strip():
+        return None
     check_utf8(text)
     try:
         record = from_json(text, allow_inf_nan=False)

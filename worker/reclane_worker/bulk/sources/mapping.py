@@ -1,6 +1,6 @@
 """Rows to requests, by the spec's columns: pure."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from reclane.contract import MAX_ID_CHARS, MAX_REQUEST_BYTES, parse_request
 from reclane.errors import InvalidRequest
 from reclane_worker.bulk.errors import SourceUnusable
 from reclane_worker.bulk.sources.changed import Changed
+from reclane_worker.bulk.sources.lines import Lines
 from reclane_worker.bulk.sources.rows import Met
 from reclane_worker.bulk.sources.values import Unreadable, read_value, text
 
@@ -68,6 +69,25 @@ def _key(column: str, cell: Any) -> str:
     if len(key) > MAX_ID_CHARS or "\0" in key:
         raise Unreadable(f"{column}: a key has at most {MAX_ID_CHARS} characters, none of them NUL")
     return key
+
+
+def met_in(
+    lines: Lines, name: str, mapper: Mapper, read: Callable[[], Mapping[str, Any] | None]
+) -> Iterator[Met]:
+    """The rows of a text file. `read` takes the next record off the lines, None where it is blank;
+    it raises Unreadable for one that is none, and StopIteration behind the last."""
+    while True:
+        lines.begin_row()
+        place = f"{name}:{lines.line + 1}"
+        try:
+            record = read()
+        except StopIteration:
+            return
+        except Unreadable as error:
+            yield Met((lines.offset, lines.line), place, reason=str(error))
+            continue
+        if record is not None:
+            yield mapper.meet((lines.offset, lines.line), place, record)
 
 
 def bind(spec: FilesSource | SqlSource, columns: Collection[str] | None, name: str) -> Mapper:
