@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 import torch
 
 from reclane.errors import ModelUnusable
+from reclane_worker.compiled import Forward, compiled
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.text import script
 
@@ -138,7 +139,7 @@ class SentenceEncoder:
             )
         except Exception as error:
             raise ModelUnusable(f"{name} cannot be loaded: {error}") from error
-        self._model.eval()
+        self._model.eval().requires_grad_(False)
         self.name = name
         self.device = device
         self.revision = _digest(folder)
@@ -147,10 +148,11 @@ class SentenceEncoder:
         self._tokenizer: Any = self._model.tokenizer
         self._max_tokens = int(self._model.max_seq_length or 512)
         self._normalise = self._model.similarity_fn_name != "dot"
-        self._prompts = {role: self._prompt(role) for role in ("query", "document")}
-        self._prompt_tokens = {role: self._count(text) for role, text in self._prompts.items()}
+        self._prompts = {role: self._prompt(role) for role in get_args(Role)}
         self._pieces = _pieces_by_script(self._tokenizer)
         self._unknown = self._tokenizer.unk_token_id
+        forwards = {prompt: self._forward(prompt) for prompt in set(self._prompts.values())}
+        self._forwards = {role: forwards[prompt] for role, prompt in self._prompts.items()}
 
     def tokenise(self, texts: Sequence[str], role: Role) -> list[Tokens]:
         if not texts:
@@ -178,16 +180,24 @@ class SentenceEncoder:
             filled = [[*one] + [pad] * n for n, one in zip(spaces, tokens, strict=True)]
             masks = [[1] * (longest - n) + [0] * n for n in spaces]
         ids, mask = torch.tensor(filled), torch.tensor(masks)  # (batch, tokens), one copy each
-        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self._tokenizer.model_input_names:
-            features["token_type_ids"] = torch.zeros_like(ids)
-        features = {
-            key: value.to(self.device, non_blocking=True) for key, value in features.items()
-        }
-        if self._prompts[role]:
-            features["prompt_length"] = self._prompt_tokens[role]
-        vectors: torch.Tensor = self._model(features)["sentence_embedding"].float()  # (batch, dim)
-        return torch.nn.functional.normalize(vectors, dim=1) if self._normalise else vectors
+        run = self._forwards[role]
+        return run(ids.to(self.device, non_blocking=True), mask.to(self.device, non_blocking=True))
+
+    def _forward(self, prompt: str) -> Forward:
+        """How batches whose texts begin with this prompt go through the model."""
+        takes_types = "token_type_ids" in self._tokenizer.model_input_names
+        fixed = {"prompt_length": self._count(prompt)} if prompt else {}
+
+        def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, **fixed}
+            if takes_types:
+                features["token_type_ids"] = torch.zeros_like(ids)
+            vectors: torch.Tensor = self._model(features)["sentence_embedding"].float()
+            return torch.nn.functional.normalize(vectors, dim=1) if self._normalise else vectors
+
+        if self.device.type != "cpu":
+            return forward
+        return compiled(forward, len(self._tokenizer))
 
     def trust(self, text: str, tokens: Tokens) -> float:
         """Mean over letters of min(1, pieces of its script / 1,000) squared, times the share of
