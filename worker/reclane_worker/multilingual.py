@@ -91,7 +91,7 @@ class MultilingualEncoder:
     def trust(self, text: str, tokens: Tokens) -> float:
         """The share of letters in its scripts, times that of tokens which are not unknown. By
         script only: Ukrainian counts as known."""
-        return self._literacy.trust(text, tokens)
+        return self._literacy.trust(text, tokens[1:-1])
 
 
 def _resources() -> Path:
@@ -105,7 +105,7 @@ def _resources() -> Path:
 def _read(path: Path) -> dict[str, torch.Tensor]:
     """The arrays of the file, those of the three orders side by side, all as the network wants
     them. Nothing in the file can run as code."""
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         found = {name: torch.from_numpy(file[name]) for name in file.files if file[name].ndim}
         found["eps"] = torch.tensor(float(file["eps"]))
     shards = [found.pop(f"q{shard}") for shard in range(1, _SHARDS + 1)]
