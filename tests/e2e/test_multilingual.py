@@ -184,7 +184,7 @@ def test_another_name_says_what_to_write() -> None:
         load_encoder(WorkerSettings.load(model="use:english"))
 
 
-@pytest.mark.parametrize("damage", ["cut short", "gone", "another layout", "pickled"])
+@pytest.mark.parametrize("damage", ["cut short", "gone", "another layout", "pickled", "words"])
 def test_damaged_weights_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -194,6 +194,8 @@ def test_damaged_weights_are_refused(
         weights.write_bytes(weights.read_bytes()[:-1_000])
     elif damage == "gone":
         weights.unlink()
+    elif damage == "words":
+        (folder / "sp.model").write_bytes(b"\x0a\x05ab")
     elif damage == "another layout":
         np.savez(weights, other=np.zeros(3))
     else:

