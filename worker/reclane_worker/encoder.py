@@ -12,6 +12,7 @@ import torch
 
 from reclane.errors import ModelUnusable
 from reclane_worker.compiled import Forward, compiled
+from reclane_worker.literacy import Literacy
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.text import script
 
@@ -23,7 +24,6 @@ KNOWN_SCRIPT_PIECES: Final = 1_000
 Latin pieces and some 250 Han characters; multilingual vocabularies have several thousand."""
 
 MAX_DIM: Final = 65_536
-READABLE: Final = 0.5  # knowledge of a script above which its letters are kept
 _NEEDED_FILES: Final = [
     "*.json",
     "*.txt",
@@ -62,8 +62,15 @@ def load_encoder(settings: WorkerSettings) -> Encoder:
 
     Raises:
         ModelUnusable: not found, not safetensors, or needs code of its own; says what to do.
+        MissingExtra: the multilingual encoder is not installed.
     """
     device = choose_device(settings.device)
+    if settings.model.startswith("use:"):
+        from reclane_worker import multilingual
+
+        if settings.model != multilingual.NAME:
+            raise ModelUnusable(f"RECLANE_MODEL={settings.model}: write {multilingual.NAME}")
+        return multilingual.MultilingualEncoder(device)
     if settings.model.startswith("hash:"):
         from reclane_worker.hashing import HashEncoder
 
@@ -142,15 +149,18 @@ class SentenceEncoder:
         self._model.eval().requires_grad_(False)
         self.name = name
         self.device = device
-        self.revision = _digest(folder)
+        self.revision = digest_of(folder, (".safetensors", ".json"))
         self.pooling = ", ".join(type(module).__name__ for module in self._model)
         self.dim = int(self._model.get_embedding_dimension() or 0)
         self._tokenizer: Any = self._model.tokenizer
         self._max_tokens = int(self._model.max_seq_length or 512)
         self._normalise = self._model.similarity_fn_name != "dot"
         self._prompts = {role: self._prompt(role) for role in get_args(Role)}
-        self._pieces = _pieces_by_script(self._tokenizer)
-        self._unknown = self._tokenizer.unk_token_id
+        pieces = _pieces_by_script(self._tokenizer)
+        self._literacy = Literacy(
+            {name: min(1.0, count / KNOWN_SCRIPT_PIECES) for name, count in pieces.items()},
+            self._tokenizer.unk_token_id,
+        )
         forwards = {prompt: self._forward(prompt) for prompt in set(self._prompts.values())}
         self._forwards = {role: forwards[prompt] for role, prompt in self._prompts.items()}
 
@@ -159,7 +169,7 @@ class SentenceEncoder:
             return []
         prompt = self._prompts[role]
         encoded = self._tokenizer(
-            [prompt + self._readable(text) for text in texts],
+            [prompt + self._literacy.readable(text) for text in texts],
             truncation=True,
             max_length=self._max_tokens,
             return_attention_mask=False,
@@ -170,16 +180,8 @@ class SentenceEncoder:
 
     @torch.inference_mode()
     def encode(self, tokens: Sequence[Tokens], role: Role) -> torch.Tensor:
-        longest = max(map(len, tokens))
         pad = self._tokenizer.pad_token_id or 0
-        spaces = [longest - len(sequence) for sequence in tokens]
-        if self._tokenizer.padding_side == "left":
-            filled = [[pad] * n + [*one] for n, one in zip(spaces, tokens, strict=True)]
-            masks = [[0] * n + [1] * (longest - n) for n in spaces]
-        else:
-            filled = [[*one] + [pad] * n for n, one in zip(spaces, tokens, strict=True)]
-            masks = [[1] * (longest - n) + [0] * n for n in spaces]
-        ids, mask = torch.tensor(filled), torch.tensor(masks)  # (batch, tokens), one copy each
+        ids, mask = padded(tokens, pad, left=self._tokenizer.padding_side == "left")
         run = self._forwards[role]
         return run(ids.to(self.device, non_blocking=True), mask.to(self.device, non_blocking=True))
 
@@ -200,29 +202,7 @@ class SentenceEncoder:
         return compiled(forward, len(self._tokenizer))
 
     def trust(self, text: str, tokens: Tokens) -> float:
-        """Mean over letters of min(1, pieces of its script / 1,000) squared, times the share of
-        tokens that are not unknown. By script only: French under an English model counts as
-        known."""
-        scripts = Counter(s for s in map(script, text) if s)
-        letters = scripts.total()
-        if not letters or not tokens:
-            return 1.0
-        known = sum(n * self._knowledge(name) ** 2 for name, n in scripts.items())
-        readable = sum(1 for token in tokens if token != self._unknown) / len(tokens)
-        return known / letters * readable
-
-    def _readable(self, text: str) -> str:
-        """Leave out letters of scripts the model cannot read, unless nothing else remains:
-        in a text of two languages they would only blur the vector with unknown tokens."""
-        if text.isascii():
-            return text
-        kept = "".join(
-            c if not script(c) or self._knowledge(script(c)) > READABLE else " " for c in text
-        )
-        return kept if any(script(c) for c in kept) else text
-
-    def _knowledge(self, name: str) -> float:
-        return min(1.0, self._pieces[name] / KNOWN_SCRIPT_PIECES)
+        return self._literacy.trust(text, tokens)
 
     def _prompt(self, role: str) -> str:
         prompts = self._model.prompts or {}
@@ -241,10 +221,26 @@ def _dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def _digest(folder: Path) -> str:
-    """First 12 hex digits of SHA-256 over names and bytes of weights, tokenizer and config."""
+def padded(
+    tokens: Sequence[Tokens], pad: int, *, left: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids, filled up to the longest of the batch, and their mask, both (batch, tokens)."""
+    longest = max(map(len, tokens))
+    spaces = [longest - len(sequence) for sequence in tokens]
+    if left:
+        filled = [[pad] * n + [*one] for n, one in zip(spaces, tokens, strict=True)]
+        masks = [[0] * n + [1] * (longest - n) for n in spaces]
+    else:
+        filled = [[*one] + [pad] * n for n, one in zip(spaces, tokens, strict=True)]
+        masks = [[1] * (longest - n) + [0] * n for n in spaces]
+    return torch.tensor(filled), torch.tensor(masks)  # one copy each
+
+
+def digest_of(folder: Path, suffixes: Sequence[str]) -> str:
+    """First 12 hex digits of SHA-256 over names and bytes of weights, tokenizer and config: the
+    files that end in `suffixes`."""
     whole = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in suffixes):
         whole.update(path.relative_to(folder).as_posix().encode())
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())

@@ -16,7 +16,8 @@ class WorkerSettings(Settings):
     """Built once when a worker starts and passed in. Every name takes the prefix RECLANE_."""
 
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
-    """A Hugging Face or sentence-transformers id or folder; `hash:384` is a test stand-in."""
+    """A Hugging Face or sentence-transformers id or folder; `use:multilingual` reads 16 languages;
+    `hash:384` is a test stand-in."""
     model_revision: str | None = None
     """Commit to pin when `model` is an id."""
     catalog: str = ""
