@@ -31,6 +31,8 @@ MAX_IDS: Final = 10_000  # exclude, candidates
 MAX_FILTERS: Final = 32
 MAX_FILTER_VALUES: Final = 1_000
 MAX_FIELDS: Final = 64
+MAX_CONSTRAINTS: Final = 64
+MAX_SAID_CHARS: Final = 1_024
 MAX_REQUEST_BYTES: Final = 262_144
 MAX_CHUNK: Final = 500  # requests in one message
 MAX_CHUNK_ITEMS: Final = 20_000  # their k together: some 3.5 MB of answers
@@ -99,12 +101,40 @@ Weight = Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]
 WeightedId = Annotated[tuple[Id, Weight], Field(strict=False)]
 
 
+class Constraint(_Model):
+    """A wish: of an item's `attributes` one passes `condition`, or none does, with `unless`.
+
+    Items that miss a hard one are left out, those that meet a soft one come first. `said` is what
+    the request says of it.
+    """
+
+    attributes: tuple[Name, ...] = Field(min_length=1, max_length=MAX_FIELDS, strict=False)
+    condition: Filter
+    unless: bool = False
+    hard: bool = True
+    said: Annotated[str, StringConstraints(max_length=MAX_SAID_CHARS)] = ""
+
+
+class Understood(_Model):
+    """What a request asks, as an answer's `intent` tells it; corrected, it may be sent back.
+
+    `text` is compared with the items; None takes the query. Nothing is read from the query then.
+    """
+
+    text: str | None = None
+    constraints: tuple[Constraint, ...] = Field(
+        default=(), max_length=MAX_CONSTRAINTS, strict=False
+    )
+
+
 class RecommendRequest(_Model):
     """One request: at least one of `query`, `history`, `user_id`.
 
     `history` is item ids, newest last, each optionally `[id, weight]`. `candidates` limits
     the answer to these items. `diversity` is 0 (relevance only) to 1. `fields` names item
-    attributes to return. `deadline_s` is seconds from now after which nobody waits.
+    attributes to return. `intent` is what to understand instead of reading the query for
+    constraints: as an earlier answer told it, or corrected. `deadline_s` is seconds from now after
+    which nobody waits.
     """
 
     v: Literal[1] = VERSION
@@ -123,6 +153,7 @@ class RecommendRequest(_Model):
     explain: bool = False
     context: dict[Name, Scalar] = Field(default_factory=dict, max_length=MAX_FIELDS)
     fields: tuple[Name, ...] = Field(default=(), max_length=MAX_FIELDS, strict=False)
+    intent: Understood | None = None
     variant: Name | None = None
     deadline_s: float | None = Field(default=None, gt=0, le=86_400)
     idempotency_key: Id | None = None
@@ -147,7 +178,7 @@ class Item(_Model):
 
 
 class Intent(_Model):
-    """What was understood of the request.
+    """What was understood of the request: the text compared, and constraints on attributes.
 
     `encoder_trust` is 0 to 1: how far the encoder can read the query's script. `history_used`
     counts history items that the catalog knows.
@@ -156,12 +187,14 @@ class Intent(_Model):
     text: str = ""
     encoder_trust: float = 1.0
     history_used: int = 0
+    constraints: tuple[Constraint, ...] = Field(default=(), strict=False)
 
 
 class Flag(_Model):
     """Something the caller should know about this answer, with its reasons.
 
-    `nothing_fits`, `needs_review`, `no_explanation`, `cached` (computed for an earlier request).
+    `nothing_fits`, `relaxed` (no item met all constraints: these gave way), `needs_review`,
+    `no_explanation`, `cached` (computed for an earlier request).
     """
 
     code: str

@@ -102,6 +102,24 @@ def test_eval_on_real_requests_beats_bm25_where_the_model_reads_the_language() -
     assert scores["reclane"]["R@10"]["n"] == 80
 
 
+@pytest.mark.timeout(400)
+@pytest.mark.skipif("RECLANE_DATA_DIR" not in os.environ, reason="RECLANE_DATA_DIR is not set")
+def test_reading_real_requests_finds_what_they_ask_for() -> None:
+    folder = Path(os.environ["RECLANE_DATA_DIR"]) / "beijing"
+    items, requests = folder / "items.jsonl.gz", folder / "requests.validation.jsonl.gz"
+    command = [RECLANE, "eval", str(items), str(requests), "--model", "hash:64", "--limit", "200"]
+    done = subprocess.run(
+        [*command, "--ablate", "--json"], capture_output=True, text=True, timeout=6 * DEADLINE_S
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout)
+    scores = report["scores"]["reclane"]
+    assert scores["P@5"]["mean"] > 0.74
+    assert scores["Success@5"]["mean"] > 0.93
+    gain = report["gains"]["reading the request"]["P@5"]
+    assert 0.3 < gain["low"] < gain["mean"] < gain["high"]
+
+
 def test_serving_goes_on_until_interrupted_and_then_stops_everything() -> None:
     command = [RECLANE, "demo", "--serve", "--requests", "0"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}

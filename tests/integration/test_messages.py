@@ -246,6 +246,8 @@ def test_the_limits_are_those_of_the_code() -> None:
         "`filters`": contract.MAX_FILTERS,
         "values of one filter": contract.MAX_FILTER_VALUES,
         "`fields`, `context`": contract.MAX_FIELDS,
+        "`constraints`": contract.MAX_CONSTRAINTS,
+        "what a constraint `said`, characters": contract.MAX_SAID_CHARS,
         "requests of a chunk": contract.MAX_CHUNK,
         "`k` of a chunk's requests, together": contract.MAX_CHUNK_ITEMS,
     }

@@ -221,8 +221,8 @@ def test_a_manifest_that_names_no_digest_is_refused(copy: Path, encoder: Encoder
 
 
 def test_a_newer_format_is_refused(copy: Path, encoder: Encoder) -> None:
-    change_manifest(copy, format=2)
-    with pytest.raises(CatalogDamaged, match="format 2, this reclane reads 1"):
+    change_manifest(copy, format=3)
+    with pytest.raises(CatalogDamaged, match="format 3, this reclane reads 2"):
         load_catalog("shop", copy, encoder)
 
 

@@ -118,6 +118,8 @@ def test_the_documented_limits_are_the_limits() -> None:
         "MAX_FILTERS": 32,
         "MAX_FILTER_VALUES": 1_000,
         "MAX_FIELDS": 64,
+        "MAX_CONSTRAINTS": 64,
+        "MAX_SAID_CHARS": 1_024,
         "MAX_REQUEST_BYTES": 262_144,
         "MAX_CHUNK": 500,
         "MAX_CHUNK_ITEMS": 20_000,
@@ -393,7 +395,7 @@ def test_every_field_is_known_to_change_the_answer_or_to_concern_its_delivery_al
     whatever it says."""
     changes_the_answer = {"v", "query", "history", "user_id", "catalog", "k", "offset"}
     changes_the_answer |= {"candidates", "filters", "exclude", "diversity", "explain", "context"}
-    changes_the_answer |= {"fields", "variant"}
+    changes_the_answer |= {"fields", "variant", "intent"}
     assert not changes_the_answer & DELIVERY_FIELDS
     assert changes_the_answer | DELIVERY_FIELDS == set(RecommendRequest.model_fields)
 

@@ -21,8 +21,8 @@ SECRET = "zqx"
 
 
 def ask(pipeline: Pipeline, query: str | None = "running shoes", **fields: Any) -> dict[str, Any]:
-    """The one answer to one request."""
-    (answer,) = pipeline.recommend([parse_request({"query": query, **fields})])
+    """The one answer to one request, whose words are compared and not read: see test_intent."""
+    (answer,) = pipeline.recommend([parse_request({"query": query, "intent": {}, **fields})])
     assert isinstance(answer, dict), answer
     return answer
 
@@ -140,6 +140,7 @@ def test_the_text_understood_is_the_query_cleaned(pipeline: Pipeline) -> None:
         "text": "running & SHOES",
         "encoder_trust": 1.0,
         "history_used": 0,
+        "constraints": [],
     }
 
 
@@ -290,7 +291,7 @@ def test_a_request_that_raises_fails_alone(
     fragile: Pipeline, pipeline: Pipeline, place: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     texts = [*QUERIES[:place], f"boom {SECRET}", *QUERIES[place:]]
-    answers = fragile.recommend([RecommendRequest(query=text) for text in texts])
+    answers = fragile.recommend([parse_request({"query": text, "intent": {}}) for text in texts])
     failed = answers.pop(place)
     assert isinstance(failed, Failure)
     assert (failed.code, failed.retry) == ("pipeline_error", True)
@@ -305,7 +306,7 @@ def test_a_request_whose_vector_is_nan_fails_alone(
     fragile: Pipeline, pipeline: Pipeline, place: int
 ) -> None:
     texts = [*QUERIES[:place], "nan shoes", *QUERIES[place:]]
-    answers = fragile.recommend([RecommendRequest(query=text) for text in texts])
+    answers = fragile.recommend([parse_request({"query": text, "intent": {}}) for text in texts])
     failed = answers.pop(place)
     assert isinstance(failed, Failure)
     assert failed.code == "non_finite"
@@ -321,7 +322,7 @@ def test_a_nan_vector_fails_whatever_else_is_asked(fragile: Pipeline, diversity:
 
 def test_many_that_raise_leave_the_rest_alone(fragile: Pipeline) -> None:
     texts = [f"boom {n}" if n % 3 == 0 else f"shoes {n}" for n in range(20)]
-    answers = fragile.recommend([RecommendRequest(query=text) for text in texts])
+    answers = fragile.recommend([parse_request({"query": text, "intent": {}}) for text in texts])
     failed = [n for n, answer in enumerate(answers) if isinstance(answer, Failure)]
     assert failed == list(range(0, 20, 3))
 

@@ -31,6 +31,7 @@ EVERY_FIELD: dict[str, Any] = {
     "context": {"place": "home"},
     "fields": ["price"],
     "variant": "b",
+    "intent": {"text": "boots"},
     "deadline_s": 5.0,
     "idempotency_key": "key",
 }

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from reclane.contract import VERSION
+from reclane.contract import VERSION, Constraint
 from reclane_worker.preparing import Prepared
 from reclane_worker.retrieval import Picked
 
@@ -35,6 +35,9 @@ def build_answer(
             "text": one.text,
             "encoder_trust": round(one.trust, 4),
             "history_used": len(one.history),
+            "constraints": [
+                constraint.model_dump(mode="json", by_alias=True) for constraint in one.constraints
+            ],
         },
         "flags": _flags(one, picked),
         "versions": {
@@ -72,11 +75,25 @@ def _items(one: Prepared, picked: Picked) -> list[dict[str, Any]]:
 def _flags(one: Prepared, picked: Picked) -> list[dict[str, Any]]:
     flags: list[dict[str, Any]] = []
     if not picked.positions:
-        reason = "no item passes the filters" if one.request.filters else "no item is left"
-        flags.append({"code": "nothing_fits", "reasons": [reason]})
+        flags.append({"code": "nothing_fits", "reasons": _obstacles(one, picked)})
     elif one.text and not picked.matched and one.trust < LOW_TRUST and not one.history:
         reason = "the model cannot read this script and no word matches"
         flags.append({"code": "needs_review", "reasons": [reason]})
+    if picked.relaxed and picked.positions:
+        flags.append({"code": "relaxed", "reasons": [_shown(c) for c in picked.relaxed]})
     if one.request.explain:
         flags.append({"code": "no_explanation", "reasons": ["this worker does not explain yet"]})
     return flags
+
+
+def _obstacles(one: Prepared, picked: Picked) -> list[str]:
+    """Why nothing fits."""
+    if picked.impossible:
+        return [f"no item has: {_shown(constraint)}" for constraint in picked.impossible]
+    return ["no item passes the filters" if one.request.filters else "no item is left"]
+
+
+def _shown(constraint: Constraint) -> str:
+    """A constraint for people: its attributes and the words of the request."""
+    negated = "not " if constraint.unless else ""
+    return f"{' or '.join(constraint.attributes)}: {negated}{constraint.said}"

@@ -21,6 +21,7 @@ from reclane_worker import catalog as layout
 from reclane_worker.batching import Limits, plan
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.lexical import LexicalBuilder, tensors_of
+from reclane_worker.intent.schema import Aliases, SchemaBuilder
 from reclane_worker.reading import SourceItem
 from reclane_worker.text import normalise
 
@@ -37,10 +38,12 @@ def build_catalog(
     encoder: Encoder,
     *,
     fields: tuple[str, ...] = ("title", "text"),
+    aliases: Aliases | None = None,
     replace: bool = False,
     progress: Progress = lambda done: None,
 ) -> layout.Manifest:
-    """Build `out` from items; `fields` are what is encoded and indexed, joined in order.
+    """Build `out` from items; `fields` are what is encoded and indexed, joined in order, and
+    `aliases` other names of attributes and values.
 
     Memory grows with vocabulary and postings (about 12 bytes each), not with vectors or texts.
     The folder appears complete or not at all: it is written beside `out` and renamed.
@@ -55,7 +58,7 @@ def build_catalog(
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        count = _write_parts(items, folder, encoder, fields, progress)
+        count = _write_parts(items, folder, encoder, fields, SchemaBuilder(aliases), progress)
         manifest = _write_manifest(folder, encoder, fields, count)
         _publish(folder, out)
         return manifest
@@ -93,6 +96,7 @@ def _write_parts(
     folder: Path,
     encoder: Encoder,
     fields: tuple[str, ...],
+    schema: SchemaBuilder,
     progress: Progress,
 ) -> int:
     lexical = LexicalBuilder()
@@ -106,6 +110,7 @@ def _write_parts(
                 unseen.difference_update(item.attributes)
                 lines.write(_line(item))
                 lexical.add(text)
+                schema.add(item.title, item.attributes)
             for part in _encode(texts, encoder, vectors):
                 count += part
                 progress(count)
@@ -116,6 +121,8 @@ def _write_parts(
     save_file(tensors_of(index), folder / layout.LEXICAL)
     vocabulary = json.dumps(list(index.vocabulary), ensure_ascii=False)
     (folder / layout.VOCABULARY).write_text(vocabulary, "utf-8")
+    described = schema.build().model_dump_json(indent=1, exclude_defaults=True)
+    (folder / layout.SCHEMA).write_text(described, "utf-8")
     return count
 
 

@@ -17,14 +17,17 @@ from reclane.errors import CatalogDamaged, CatalogMismatch
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.filters import Attributes
 from reclane_worker.index.lexical import LexicalIndex, restore
+from reclane_worker.intent.parse import Reader
+from reclane_worker.intent.schema import Schema
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
 ITEMS: Final = "items.jsonl"
 VECTORS: Final = "vectors.safetensors"
 LEXICAL: Final = "lexical.safetensors"
 VOCABULARY: Final = "vocabulary.json"
-FILES: Final = (ITEMS, VECTORS, LEXICAL, VOCABULARY)
+SCHEMA: Final = "schema.json"
+FILES: Final = (ITEMS, VECTORS, LEXICAL, VOCABULARY, SCHEMA)
 
 
 class Manifest(BaseModel):
@@ -46,7 +49,8 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Catalog:
-    """Items, their vectors (items, dim) float32 on the device, lexical index and attributes."""
+    """Items, their vectors (items, dim) float32 on the device, lexical index and attributes, and
+    what reads requests for them."""
 
     name: str
     version: str
@@ -56,6 +60,7 @@ class Catalog:
     vectors: torch.Tensor
     lexical: LexicalIndex
     attributes: Attributes
+    reader: Reader
     lines: Sequence[bytes]
 
     def __len__(self) -> int:
@@ -134,15 +139,19 @@ def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Cata
     lexical = restore(vocabulary, load_file(folder / LEXICAL), len(ids))
     if not lexical.is_sound():
         raise CatalogDamaged(f"{folder / LEXICAL} does not fit the items; build the catalog again")
+    titles = [row["title"] for row in rows]
+    attributes = Attributes((row["attributes"] for row in rows), len(ids))
+    schema = Schema.model_validate_json((folder / SCHEMA).read_bytes())
     return Catalog(
         name=name,
         version=manifest.version,
         ids=ids,
-        titles=[row["title"] for row in rows],
+        titles=titles,
         positions=positions,
         vectors=vectors.to(encoder.device),
         lexical=lexical.to(encoder.device),
-        attributes=Attributes((row["attributes"] for row in rows), len(ids)),
+        attributes=attributes,
+        reader=Reader(schema, attributes.texts, titles, lexical.spread),
         lines=lines,
     )
 

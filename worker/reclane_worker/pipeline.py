@@ -150,7 +150,7 @@ class Pipeline:
         part: list[int] = []
         work = 0
         for index in group:
-            cost = ranking_work(prepared[index].request)
+            cost = ranking_work(prepared[index])
             if part and work + cost > MAX_RANKING_WORK:
                 yield part
                 part, work = [], 0

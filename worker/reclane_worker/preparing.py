@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from reclane.contract import Failure, RecommendRequest
+from reclane.contract import Constraint, Failure, RecommendRequest
 from reclane.errors import RequestFailed
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder, Tokens
+from reclane_worker.intent.parse import Understood
 from reclane_worker.memory import OUT_OF_MEMORY, is_out_of_memory
 from reclane_worker.text import normalise
 
@@ -21,7 +22,8 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request ready for the device: normalised text, its tokens, its history by position.
+    """A request ready for the device: the text to compare, its tokens, constraints on attributes,
+    its history by position, and how many items to answer with at most.
 
     Requests with one `key` have one answer. `trust` is how far the encoder can read the text, 0 to
     1. Times are those of its batch.
@@ -31,6 +33,8 @@ class Prepared:
     request: RecommendRequest
     catalog: Catalog
     text: str
+    constraints: tuple[Constraint, ...]
+    k: int
     tokens: Tokens
     trust: float
     history: dict[int, float]
@@ -56,17 +60,18 @@ class Preparer:
     ) -> list[Prepared | Failure]:
         """Normalise and tokenise all at once; `queued_ms` is each request's age."""
         started = time.perf_counter()
-        texts = [normalise(request.query or "") for request in requests]
+        asked = [self._understand(request) for request in requests]
+        texts = [one.text for one in asked]
         tokens = failing_alone(lambda part: self._encoder.tokenise(part, "query"), texts)
         spent_ms = (time.perf_counter() - started) * 1e3
         prepared: list[Prepared | Failure] = []
-        rows = zip(keys, requests, texts, tokens, queued_ms, strict=True)
-        for key, request, text, ids, queued in rows:
+        rows = zip(keys, requests, asked, tokens, queued_ms, strict=True)
+        for key, request, one, ids, queued in rows:
             if isinstance(ids, Failure):
                 prepared.append(ids)
                 continue
             try:
-                prepared.append(self._one(key, request, text, ids, queued, spent_ms))
+                prepared.append(self._one(key, request, one, ids, queued, spent_ms))
             except Exception as error:
                 prepared.append(failure_of(error))
         return prepared
@@ -75,7 +80,7 @@ class Preparer:
         self,
         key: str,
         request: RecommendRequest,
-        text: str,
+        asked: Understood,
         tokens: Tokens,
         queued: float,
         spent_ms: float,
@@ -83,6 +88,9 @@ class Preparer:
         catalog = self._catalog(request.catalog)
         catalog.attributes.check(request.filters)
         history = self._history(request, catalog)
+        for position in asked.similar:
+            history.setdefault(position, 1.0)
+        text = asked.text
         if not text and not history:
             if request.query:
                 raise RequestFailed("the query has no visible character", "empty_query")
@@ -93,7 +101,33 @@ class Preparer:
             raise RequestFailed("nothing is known of this user yet; add a query", "unknown_user")
         trust = self._encoder.trust(text, tokens) if text else 0.0
         read = tokens if text else []
-        return Prepared(key, request, catalog, text, read, trust, history, queued, spent_ms)
+        return Prepared(
+            key=key,
+            request=request,
+            catalog=catalog,
+            text=text,
+            constraints=asked.constraints,
+            k=min(request.k, asked.count or request.k),
+            tokens=read,
+            trust=trust,
+            history=history,
+            queued_ms=queued,
+            tokenise_ms=spent_ms,
+        )
+
+    def _understand(self, request: RecommendRequest) -> Understood:
+        """What a request asks of its catalog; what it brings itself is not read again."""
+        query = request.query or ""
+        if request.intent is not None:
+            text = query if request.intent.text is None else request.intent.text
+            return Understood(normalise(text), request.intent.constraints)
+        catalog = find_catalog(self._catalogs, request.catalog)
+        if catalog is not None:
+            try:
+                return catalog.reader.read(query)
+            except Exception as error:  # a text that is not understood can still be compared
+                failure_of(error)
+        return Understood(normalise(query))
 
     def _catalog(self, name: str | None) -> Catalog:
         catalog = find_catalog(self._catalogs, name)

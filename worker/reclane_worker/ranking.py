@@ -1,7 +1,10 @@
 """Which items, in what order: fusion, exclusion, top-k, diversity. Pure tensor functions."""
 
+from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 _RESOLUTION: Final = 1e6
@@ -49,6 +52,18 @@ def _min_max(scores: torch.Tensor, blocked: torch.Tensor | None) -> torch.Tensor
     span = high - low
     known = span.isfinite() & (span > _FLAT)  # nothing is left of a row that is all blocked
     return (scores - torch.where(known, low, 0.0)).div_(torch.where(known, span, torch.inf))
+
+
+def favour(
+    fused: torch.Tensor, bonuses: "Sequence[npt.NDArray[np.float32] | None]"
+) -> torch.Tensor:
+    """Add to each row of fused scores (batch, items) what its items are favoured by, (items,) or
+    None, in place, and bring the row back to 0 to 1."""
+    for row, bonus in zip(fused, bonuses, strict=True):
+        if bonus is not None:
+            row += torch.from_numpy(bonus).to(row.device)
+            row /= 1 + float(bonus.max())
+    return fused
 
 
 def top(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:

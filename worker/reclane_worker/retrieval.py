@@ -8,11 +8,13 @@ from typing import Final
 import numpy as np
 import torch
 
-from reclane.contract import RecommendRequest
+from reclane.contract import Constraint
 from reclane.errors import RequestFailed
 from reclane_worker import ranking
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder
+from reclane_worker.index.filters import Mask
+from reclane_worker.intent.fitting import Fit, fit
 from reclane_worker.preparing import Prepared
 
 HISTORY_WEIGHT: Final = 0.5  # of the history vector beside a query's, both of length one
@@ -23,11 +25,14 @@ DIVERSITY_POOL: Final = 500  # candidates that diversity orders, the same for ev
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """The items chosen for one request, best first, and whether any query term matched."""
+    """The items chosen for one request, best first, whether any query term matched, and which
+    constraints gave way or cannot be met."""
 
     positions: list[int]
     scores: list[float]
     matched: bool
+    relaxed: tuple[Constraint, ...] = ()
+    impossible: tuple[Constraint, ...] = ()
 
 
 def intent_vectors(
@@ -90,15 +95,21 @@ def _retrieve(
     lexical, matched = _lexical(batch, catalog)
     share = ranking.dense_share(certainty, dense_weight)
     share[[row for row, one in enumerate(batch) if not one.text]] = 1.0
-    fused = ranking.fuse(dense, lexical, share, _eligible(batch, catalog, dense.device))
-    counts = [_pool(one.request) for one in batch]
+    fits = _fits(batch, catalog)
+    fused = ranking.fuse(dense, lexical, share, _stacked([one.allowed for one in fits], dense))
+    ranking.favour(fused, [one.bonus for one in fits])
+    counts = [_pool(one) for one in batch]
     scores, positions = (found.cpu() for found in ranking.top(fused, max(counts)))
     passing = torch.isfinite(scores).sum(1).tolist()  # the best come first: the rest fell out
     # One list for the whole batch: a tensor for each row would cost more than finding the best.
-    rows = zip(batch, scores.tolist(), positions.tolist(), counts, passing, matched, strict=True)
+    rows = zip(batch, scores.tolist(), positions.tolist(), counts, passing, strict=True)
+    pages = [
+        _page(one, catalog, row_scores[: min(count, fit)], row_positions[: min(count, fit)])
+        for one, row_scores, row_positions, count, fit in rows
+    ]
     return [
-        _pick(one, catalog, row_scores[: min(count, fit)], row_positions[: min(count, fit)], match)
-        for one, row_scores, row_positions, count, fit, match in rows
+        Picked(*page, match, one.relaxed, one.impossible)
+        for page, match, one in zip(pages, matched, fits, strict=True)
     ]
 
 
@@ -130,53 +141,72 @@ def _tastes(histories: Sequence[dict[int, float]], catalog: Catalog) -> torch.Te
     return torch.nn.functional.normalize(means, dim=1)
 
 
-def _eligible(
-    batch: Sequence[Prepared], catalog: Catalog, device: torch.device
-) -> torch.Tensor | None:
-    """Items each request may get, (batch, items) bool; None when nothing is ruled out."""
-    if not any(
-        o.request.filters or o.request.exclude or o.request.history or o.request.candidates
-        for o in batch
-    ):
+def _fits(batch: Sequence[Prepared], catalog: Catalog) -> list[Fit]:
+    """What each request may get, and what of that it would rather have."""
+    everything = np.ones(len(catalog), dtype=bool)
+    everything.flags.writeable = False  # shared by all that rule nothing out
+    found = []
+    for one in batch:
+        allowed = _eligible(one, catalog, everything)
+        found.append(
+            fit(one.constraints, allowed, catalog.attributes)
+            if one.constraints
+            else Fit(allowed, None)
+        )
+    return found
+
+
+def _eligible(one: Prepared, catalog: Catalog, everything: Mask) -> Mask:
+    """Items that a request itself allows, (items,) bool; `everything` where that is all."""
+    request = one.request
+    if not (request.filters or request.exclude or one.history or request.candidates):
+        return everything
+    allowed = everything.copy()
+    if request.filters:
+        allowed &= catalog.attributes.mask(request.filters)
+    if request.candidates is not None:
+        wanted = np.zeros_like(allowed)
+        wanted[catalog.known(request.candidates)] = True
+        allowed &= wanted
+    allowed[catalog.known(request.exclude)] = False
+    allowed[list(one.history)] = False
+    return allowed
+
+
+def _stacked(masks: Sequence[Mask], like: torch.Tensor) -> torch.Tensor | None:
+    """Masks of a batch, (batch, items) bool; None when nothing is ruled out."""
+    if all(mask.flags.writeable is False for mask in masks):
         return None
-    allowed = np.ones((len(batch), len(catalog)), dtype=bool)
-    for row, one in zip(allowed, batch, strict=True):
-        request = one.request
-        if request.filters:
-            row &= catalog.attributes.mask(request.filters)
-        if request.candidates is not None:
-            wanted = np.zeros_like(row)
-            wanted[catalog.known(request.candidates)] = True
-            row &= wanted
-        row[catalog.known(request.exclude)] = False
-        row[list(one.history)] = False
-    return torch.from_numpy(allowed).to(device)
+    return torch.from_numpy(np.stack(masks)).to(like.device)
 
 
-def ranking_work(request: RecommendRequest) -> int:
-    """What diversity and filters cost on the host, in steps of diversity (some 25 us each)."""
+def ranking_work(one: Prepared) -> int:
+    """What diversity, filters and constraints cost on the host, in steps of diversity (some 25 us
+    each)."""
+    request = one.request
     picks = min(request.offset + request.k, DIVERSITY_POOL) if request.diversity else 0
-    return picks + _STEPS_PER_FILTER * len(request.filters)
+    return picks + _STEPS_PER_FILTER * (len(request.filters) + len(one.constraints))
 
 
-def _pool(request: RecommendRequest) -> int:
-    wanted = request.offset + request.k
+def _pool(one: Prepared) -> int:
+    request = one.request
+    wanted = request.offset + one.k
     return max(DIVERSITY_POOL, wanted) if request.diversity else wanted
 
 
-def _pick(
-    one: Prepared, catalog: Catalog, scores: list[float], positions: list[int], matched: bool
-) -> Picked:
-    """Spread what qualifies if asked, and take the page wanted."""
+def _page(
+    one: Prepared, catalog: Catalog, scores: list[float], positions: list[int]
+) -> tuple[list[int], list[float]]:
+    """Spread what qualifies if asked, and take the page wanted: positions, scores."""
     request = one.request
     if request.diversity and scores:
         pool = positions[:DIVERSITY_POOL]
         vectors = catalog.vectors[pool].cpu()
-        wanted = request.offset + request.k
+        wanted = request.offset + one.k
         order = ranking.diversify(
             torch.tensor(scores[: len(pool)]), vectors, request.diversity, wanted
         )
         order += range(len(pool), len(scores))  # beyond the pool by relevance
         scores, positions = [scores[at] for at in order], [positions[at] for at in order]
-    page = slice(request.offset, request.offset + request.k)
-    return Picked(positions[page], scores[page], matched)
+    page = slice(request.offset, request.offset + one.k)
+    return positions[page], scores[page]

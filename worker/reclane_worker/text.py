@@ -52,3 +52,8 @@ def script(letter: str) -> str:
     if not letter.isalpha():
         return ""
     return unicodedata.name(letter, "UNKNOWN").split(" ", 1)[0].split("-", 1)[0]
+
+
+def is_unspaced(letter: str) -> bool:
+    """Whether a letter belongs to a script that is written without spaces between words."""
+    return _UNSPACED.match(letter) is not None

@@ -11,6 +11,7 @@ from reclane.errors import ItemsInvalid
 from reclane_worker.building import build_catalog
 from reclane_worker.catalog import read_manifest, verify
 from reclane_worker.encoder import load_encoder
+from reclane_worker.intent.schema import read_aliases
 from reclane_worker.reading import BadRow, Columns, count_rows, read_items
 from reclane_worker.settings import WorkerSettings
 
@@ -35,6 +36,11 @@ def catalog() -> None:
     show_default=True,
     help="What is encoded and indexed, in this order; attributes may be named, too.",
 )
+@click.option(
+    "--aliases",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="JSON with other names of attributes and values, for reading requests.",
+)
 @click.option("--skip-bad", is_flag=True, help="Leave out bad rows and report them.")
 @click.option("--replace", is_flag=True, help="Replace the folder if it exists.")
 def build(
@@ -45,6 +51,7 @@ def build(
     title: str,
     text: str,
     fields: str,
+    aliases: Path | None,
     skip_bad: bool,
     replace: bool,
 ) -> None:
@@ -63,6 +70,7 @@ def build(
             out,
             encoder,
             fields=tuple(name.strip() for name in fields.split(",") if name.strip()),
+            aliases=None if aliases is None else read_aliases(aliases),
             replace=replace,
             progress=lambda done: progress.update(task, completed=done),
         )

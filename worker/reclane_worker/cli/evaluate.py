@@ -16,11 +16,12 @@ from rich.table import Table
 
 from reclane.contract import MAX_QUERY_BYTES, Failure, RecommendRequest
 from reclane.errors import ItemsInvalid
+from reclane_worker.ablation import SHOWN, gains
 from reclane_worker.building import build_catalog
 from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.cli.catalog import BadRows
-from reclane_worker.encoder import load_encoder
-from reclane_worker.metrics import Estimate, measure, rank_ids
+from reclane_worker.encoder import Encoder, load_encoder
+from reclane_worker.metrics import Estimate, Gain, measure, per_request, rank_ids
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import Columns, open_lines, read_items
 from reclane_worker.settings import WorkerSettings
@@ -30,6 +31,7 @@ DEPTH = 100
 CHUNK = 256
 
 Scores = dict[str, dict[str, Estimate]]
+Gains = dict[str, dict[str, Gain]]
 
 
 @click.command("eval")
@@ -38,14 +40,22 @@ Scores = dict[str, dict[str, Estimate]]
 @click.option("--model", help="Model id or folder; default RECLANE_MODEL.")
 @click.option("--fields", default="title,text", show_default=True, help="As in catalog build.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many requests, at random.")
+@click.option("--ablate", is_flag=True, help="Also tell what each part of the pipeline gains.")
 @click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
 def evaluate(
-    items: Path, requests: Path, model: str | None, fields: str, limit: int | None, as_json: bool
+    items: Path,
+    requests: Path,
+    model: str | None,
+    fields: str,
+    limit: int | None,
+    ablate: bool,
+    as_json: bool,
 ) -> None:
     """Measure recommendation quality: ITEMS (a file, or a built catalog) against REQUESTS.
 
     A request line is JSON with `query` and `relevant` (item ids). Figures are means over the
-    requests with standard errors. Ties rank by catalog order.
+    requests with standard errors; gains have 95 % paired bootstrap intervals. Ties rank by
+    catalog order.
     """
     settings = WorkerSettings.from_environment(model=model)
     encoder = load_encoder(settings)
@@ -61,17 +71,21 @@ def evaluate(
         catalog = load_catalog("eval", folder, encoder)
         pipeline = Pipeline(encoder, {"eval": catalog}, settings)
         started = time.perf_counter()
-        ours = list(_pipeline_rankings(pipeline, cases))
+        ours = list(_rankings(pipeline, [case.request for case in cases]))
         seconds = time.perf_counter() - started
+        gained = _gains(ours, encoder, catalog, settings, cases) if ablate else {}
     relevant = [case.relevant for case in cases]
     scores = {
         "bm25": measure(list(_bm25_rankings(catalog, cases)), relevant),
         "reclane": measure(ours, relevant),
     }
     if as_json:
-        click.echo(json.dumps(_as_json(scores, encoder.name, catalog, len(cases), seconds)))
+        figures = _as_json(scores, encoder.name, catalog, len(cases), seconds)
+        gains_of = {part: {m: asdict(g) for m, g in of.items()} for part, of in gained.items()}
+        click.echo(json.dumps(figures | {"gains": gains_of}))
     else:
         _print(scores, encoder.name, catalog, len(cases), seconds)
+        _print_gains(gained)
 
 
 class Case:
@@ -112,9 +126,27 @@ def _cut(query: str) -> str:
     return query.encode()[:MAX_QUERY_BYTES].decode("utf-8", "ignore")
 
 
-def _pipeline_rankings(pipeline: Pipeline, cases: Sequence[Case]) -> Iterator[list[str]]:
-    for start in range(0, len(cases), CHUNK):
-        for answer in pipeline.recommend([case.request for case in cases[start : start + CHUNK]]):
+def _gains(
+    ours: Sequence[list[str]],
+    encoder: Encoder,
+    catalog: Catalog,
+    settings: WorkerSettings,
+    cases: Sequence[Case],
+) -> Gains:
+    relevant = [case.relevant for case in cases]
+    return gains(
+        per_request(ours, relevant),
+        encoder,
+        catalog,
+        settings,
+        [case.request for case in cases],
+        lambda pipeline, requests: per_request(list(_rankings(pipeline, requests)), relevant),
+    )
+
+
+def _rankings(pipeline: Pipeline, requests: Sequence[RecommendRequest]) -> Iterator[list[str]]:
+    for start in range(0, len(requests), CHUNK):
+        for answer in pipeline.recommend(requests[start : start + CHUNK]):
             if isinstance(answer, Failure):
                 raise ItemsInvalid(f"a request failed: {answer.message} [{answer.code}]")
             yield [item["id"] for item in answer["items"]]
@@ -153,3 +185,16 @@ def _print(scores: Scores, model: str, catalog: Catalog, requests: int, seconds:
         table.add_row(name, *cells)
     console.print(table)
     console.print(f"reclane answered in {seconds:.1f} s, {requests / seconds:.0f} requests/s")
+
+
+def _print_gains(gained: Gains) -> None:
+    if not gained:
+        return
+    table = Table(title="what each part gains (95 % interval)")
+    table.add_column("part")
+    for name in SHOWN:
+        table.add_column(name, justify="right")
+    for part, of in gained.items():
+        cells = [f"{of[n].mean:+.3f} ({of[n].low:+.3f} to {of[n].high:+.3f})" for n in SHOWN]
+        table.add_row(part, *cells)
+    Console().print(table)

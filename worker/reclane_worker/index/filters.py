@@ -56,6 +56,22 @@ class Attributes:
             passed &= self._one(name, condition)
         return passed
 
+    def passing(self, names: Sequence[str], condition: Filter) -> Mask:
+        """Items of which one of these attributes passes; an attribute that is none, or no number
+        where a range is asked, passes nowhere."""
+        passed = np.zeros(self._size, dtype=bool)
+        for name in names:
+            if name in self._numbers or (
+                name in self._postings and not isinstance(condition, Range)
+            ):
+                passed |= self._one(name, condition)
+        return passed
+
+    def texts(self, name: str) -> dict[str, int]:
+        """The distinct text values of an attribute, and how many items have each."""
+        held: Mapping[Any, list[int]] = self._postings.get(name, {})
+        return {value: len(items) for value, items in held.items() if isinstance(value, str)}
+
     def _one(self, name: str, condition: Filter) -> Mask:
         match condition:
             case Range():

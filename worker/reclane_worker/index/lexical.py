@@ -50,6 +50,11 @@ class LexicalIndex:
         scores.index_add_(0, cell, self.weights[posting])
         return scores.view(len(queries), self.size)
 
+    def spread(self, term: str) -> int:
+        """How many documents have a term; 0 for what is none."""
+        number = self.vocabulary.get(term)
+        return 0 if number is None else int(self.starts[number + 1] - self.starts[number])
+
     def is_sound(self) -> bool:
         """Whether every posting can be scored: what was stored may not be what was built."""
         ends, postings = self.starts, len(self.documents)

@@ -78,7 +78,7 @@ READERS: Final[dict[str, Read]] = {
     **dict.fromkeys(("k", "offset", "diversity"), _number),
     "explain": _boolean,
     **dict.fromkeys(("history", "candidates", "exclude", "fields"), _list),
-    **dict.fromkeys(("filters", "context"), _object),
+    **dict.fromkeys(("filters", "context", "intent"), _object),
 }
 """How each field that a row may give is read."""
 

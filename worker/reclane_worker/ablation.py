@@ -1,0 +1,54 @@
+"""What each part of the pipeline gains: the same requests, answered without it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from reclane.contract import RecommendRequest, Understood
+from reclane_worker.catalog import Catalog
+from reclane_worker.encoder import Encoder
+from reclane_worker.metrics import Gain, gain
+from reclane_worker.pipeline import Pipeline
+from reclane_worker.settings import WorkerSettings
+
+SHOWN: Final = ("P@5", "Success@5", "R@10", "NDCG@10")
+Values = dict[str, list[float]]
+"""Each measure's value of each request, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """A part, and how to do without it: other settings, or other requests."""
+
+    part: str
+    settings: dict[str, float]
+    request: Callable[[RecommendRequest], RecommendRequest] = lambda request: request
+
+
+def _unread(request: RecommendRequest) -> RecommendRequest:
+    return request.model_copy(update={"intent": Understood()})
+
+
+ABLATIONS: Final = (
+    Ablation("reading the request", {}, _unread),
+    Ablation("word scores", {"dense_weight": 1.0}),
+    Ablation("vectors", {"dense_weight": 0.0}),
+)
+
+
+def gains(
+    whole: Values,
+    encoder: Encoder,
+    catalog: Catalog,
+    settings: WorkerSettings,
+    requests: Sequence[RecommendRequest],
+    measured: Callable[[Pipeline, Sequence[RecommendRequest]], Values],
+) -> dict[str, dict[str, Gain]]:
+    """Of each part, what the `whole` has over the pipeline without it, by measure."""
+    found = {}
+    for one in ABLATIONS:
+        fewer = settings.model_copy(update=one.settings)
+        pipeline = Pipeline(encoder, {catalog.name: catalog}, fewer)
+        values = measured(pipeline, [one.request(request) for request in requests])
+        found[one.part] = {name: gain(whole[name], values[name]) for name in SHOWN}
+    return found

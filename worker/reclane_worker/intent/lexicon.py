@@ -1,0 +1,115 @@
+"""Where known phrases stand in a text: longest first, on word borders. Pure."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from reclane_worker.intent.languages import UNITS, alternatives, words
+from reclane_worker.text import is_unspaced, normalise
+
+T = TypeVar("T")
+MAX_PHRASE: Final = 64
+
+_DIGIT: Final = re.compile(r"\d")
+_HYPHENS: Final = re.compile(
+    r"(?:\s*[-\u2010-\u2015~\u301c]+|(?<=[^\W_a-z])(?:到|至))\s*(?=[\d.$€£¥])"
+)
+_COUNTERS: Final = re.compile(
+    rf"(?<=\d)\s?(?:{alternatives(words(lambda one: one.counters))})(?={alternatives(UNITS)})"
+)
+_RANGE: Final = re.compile(rf"(\d[\d.]*)({alternatives(UNITS)})-(\d[\d.]*)\2")
+
+
+@dataclass(frozen=True, slots=True)
+class Span(Generic[T]):
+    """A phrase in a text, and all that it may stand for."""
+
+    start: int
+    end: int
+    found: tuple[T, ...]
+
+
+def fold(text: str) -> str:
+    """Text as phrases are compared: normalised, lower case, hyphens between numbers bare."""
+    return fold_normalised(normalise(text))
+
+
+def fold_normalised(text: str) -> str:
+    """As `fold`, of text that is normalised already. Where two numbers have one unit, the first
+    goes without."""
+    text = text.casefold()
+    if not _DIGIT.search(text):
+        return text
+    return _RANGE.sub(r"\1-\3\2", _COUNTERS.sub("", _HYPHENS.sub("-", text)))
+
+
+class Lexicon(Generic[T]):
+    """Phrases and what they stand for. English plurals are found by their singular, too."""
+
+    def __init__(self, entries: Iterable[tuple[str, T]]) -> None:
+        known: defaultdict[str, list[T]] = defaultdict(list)
+        for phrase, meaning in entries:
+            for form in _forms(fold(phrase)):
+                if meaning not in known[form]:
+                    known[form].append(meaning)
+        self._known = {form: tuple(found) for form, found in known.items()}
+        sizes: defaultdict[str, set[int]] = defaultdict(set)
+        for form in known:
+            sizes[form[:2]].add(len(form))
+        self._sizes = {head: sorted(found, reverse=True) for head, found in sizes.items()}
+
+    def __bool__(self) -> bool:
+        return bool(self._known)
+
+    def at(self, text: str, start: int) -> Span[T] | None:
+        """The longest phrase that begins at `start` of folded text."""
+        sizes = self._sizes.get(text[start : start + 2])
+        if sizes is None or not is_border(text, start):
+            return None
+        for size in sizes:
+            end = start + size
+            found = self._known.get(text[start:end])
+            if found and end <= len(text) and is_border(text, end):
+                return Span(start, end, found)
+        return None
+
+    def inside(self, text: str) -> Iterator[tuple[T, ...]]:
+        """What every phrase in folded text stands for, those inside others too."""
+        for start in range(len(text)):
+            for size in self._sizes.get(text[start : start + 2], ()):
+                found = self._known.get(text[start : start + size])
+                if (
+                    found
+                    and is_border(text, start)
+                    and is_border(text, min(len(text), start + size))
+                ):
+                    yield found
+
+    def find(self, text: str) -> Iterator[Span[T]]:
+        """Phrases in folded text from left to right, none inside another."""
+        heads, resume = self._sizes, 0
+        for start in range(len(text) - 1) if heads else ():
+            if start >= resume and text[start : start + 2] in heads:
+                span = self.at(text, start)
+                if span:
+                    resume = span.end
+                    yield span
+
+
+def _forms(phrase: str) -> Iterator[str]:
+    if not 2 <= len(phrase) <= MAX_PHRASE:
+        return
+    yield phrase
+    if phrase[-1].isascii() and phrase[-1].isalpha():
+        yield phrase.removesuffix("s") if phrase.endswith("s") else phrase + "s"
+
+
+def is_border(text: str, at: int) -> bool:
+    """Whether a word may begin or end here: anywhere in a script without spaces."""
+    return not (0 < at < len(text) and _in_word(text[at - 1]) and _in_word(text[at]))
+
+
+def _in_word(letter: str) -> bool:
+    return letter.isalnum() and not is_unspaced(letter)

@@ -1,0 +1,263 @@
+"""Numbers in a request, and which attributes of a catalog they bound. Pure."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from reclane_worker.intent.languages import (
+    CURRENCIES,
+    LANGUAGES,
+    UNITS,
+    Bound,
+    Concept,
+    Op,
+    alternatives,
+    words,
+)
+from reclane_worker.intent.lexicon import Lexicon, Span, is_border
+from reclane_worker.intent.schema import Schema, names_of
+
+FIRST_YEAR: Final = 1000
+LAST_YEAR: Final = 2100
+ABOUT: Final = 0.2  # how far from a price that is said without a bound
+CLOSE: Final = 0.05  # and from another measure that has decimals
+_THIS_CENTURY: Final = 30  # decades of two digits below belong to it
+_NAME_REACH: Final = 14  # characters between a name and its number
+_OPPOSITE: Final[dict[Op, Op]] = {"gt": "lte", "gte": "lt", "lt": "gte", "lte": "gt"}
+_AFTER_REACH: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Numbers in folded text[start:end] that bound one of `attributes`, or name its value. Where
+    nothing but a bare number tells that, it is not `sure`."""
+
+    start: int
+    end: int
+    attributes: tuple[str, ...]
+    bounds: dict[str, float] = field(default_factory=dict)
+    value: float = 0.0
+    sure: bool = True
+
+
+class NumberReader:
+    """Finds quantities that a catalog's numeric attributes can take."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._numeric = {n: one for n, one in schema.attributes.items() if one.kind == "number"}
+        concepts = (
+            (word, concept)
+            for language in LANGUAGES
+            for concept, called in language.names.items()
+            for word in called
+        )
+        self._names: Lexicon[tuple[str, str]] = Lexicon(
+            [
+                *((called, ("attribute", name)) for called, name in names_of(schema)),
+                *((word, ("concept", concept)) for word, concept in concepts),
+            ]
+        )
+
+    def find(self, text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Quantity]:
+        """Quantities outside what is `taken` by values, from left to right."""
+        if not self._numeric or not _DIGIT.search(text):
+            return
+        names = [span for span in self._names.find(text) if not _overlaps(span, taken)]
+        at = 0
+        while found := _NUMBER.search(text, at):
+            at = max(found.end("a"), found.start() + 1)
+            begin = found.start("a")
+            if any(start <= begin < end for start, end in taken) or _is_in_a_word(text, found):
+                continue
+            quantity = self._decade(text, found) or self._quantity(text, found, names)
+            if quantity:
+                yield quantity
+                at = quantity.end
+
+    def _decade(self, text: str, found: "re.Match[str]") -> Quantity | None:
+        digits = found["a"]
+        said = _DECADE.match(text, found.start("a"))
+        if not said or len(digits) not in (2, 4) or not digits.isdecimal():
+            return None
+        first = int(digits)
+        if len(digits) == 2:
+            first += 2000 if first < _THIS_CENTURY else 1900
+        years = self._of("year")
+        bounds = {"gte": float(first), "lte": float(first + 9)}
+        return Quantity(found.start("a"), said.end(), years, bounds) if years else None
+
+    def _quantity(
+        self, text: str, found: "re.Match[str]", names: Sequence[Span[tuple[str, str]]]
+    ) -> Quantity | None:
+        low = _value(found["a"])
+        high = _value(found["b"]) if found["b"] else None
+        before = _before(text[max(0, found.start() - _BEFORE_REACH) : found.start()])
+        if (
+            high is not None
+            and found["join"] in _NEEDS_BETWEEN
+            and not _follows_between(text, found)
+        ):
+            high = None
+        end = found.end() if high is not None else _end_of_one(found)
+        after = None if high is not None else _AFTER.match(text, end)
+        bound = _AFTERS[after["op"]] if after else before[0]
+        unit = _concept(found, high is not None)
+        attributes = self._bounded(text, found, end, names, unit, bound, low)
+        if not attributes:
+            return None
+        between = high is not None and _follows_between(text, found)
+        named = self._named(text, found.start(), end, names) is not None
+        sure = bool(named or unit or bound or between)
+        end = after.end() if after else end
+        start = found.start() - (before[2] if before[0] else 0)
+        if high is not None:
+            low, high = min(low, high), max(low, high)
+            return Quantity(start, end, attributes, {"gte": low, "lte": high}, sure=sure)
+        if bound is not None:
+            op = _OPPOSITE[bound.op] if before[1] and not after else bound.op
+            return Quantity(start, end, attributes, {op: low})
+        exact = self._exact(start, end, attributes, low)
+        return exact and replace(exact, sure=sure)
+
+    def _exact(
+        self, start: int, end: int, attributes: tuple[str, ...], value: float
+    ) -> Quantity | None:
+        """A number without a bound: that of whole numbers, at least that of a rating, about that
+        of a price or another measure."""
+        if not any(
+            one.low <= value <= one.high for one in map(self._numeric.get, attributes) if one
+        ):
+            return None  # it counts something else
+        first = self._numeric[attributes[0]]
+        if first.concept == "price":
+            bounds = {"gte": value * (1 - ABOUT), "lte": value * (1 + ABOUT)}
+            return Quantity(start, end, attributes, bounds)
+        if first.concept == "rating" and not first.whole:
+            return Quantity(start, end, attributes, {"gte": value})
+        if not first.whole and first.concept != "year":
+            bounds = {"gte": value * (1 - CLOSE), "lte": value * (1 + CLOSE)}
+            return Quantity(start, end, attributes, bounds)
+        return Quantity(start, end, attributes, value=value)
+
+    def _bounded(
+        self,
+        text: str,
+        found: "re.Match[str]",
+        end: int,
+        names: Sequence[Span[tuple[str, str]]],
+        unit: Concept | None,
+        bound: Bound | None,
+        value: float,
+    ) -> tuple[str, ...]:
+        """The attributes that a number is about: by a name beside it, its unit, or its bound."""
+        named = self._named(text, found.start(), end, names)
+        if named is not None and (unit is None or unit in self._concepts(named)):
+            return named
+        concept = unit or (bound.concept if bound else None)
+        year_like = FIRST_YEAR <= value <= LAST_YEAR and value == int(value) and not found["cur"]
+        if concept == "year" and not year_like:
+            return ()
+        if concept is None and year_like and len(found["a"]) == 4:
+            concept = "year"
+        if concept is None and bound is not None:
+            concept = "price"
+        return self._of(concept) if concept else ()
+
+    def _named(
+        self, text: str, start: int, end: int, names: Sequence[Span[tuple[str, str]]]
+    ) -> tuple[str, ...] | None:
+        """Numeric attributes by a name before or right after; none of them where the name is of
+        another attribute; None without a name."""
+        before = [n for n in names if n.end <= start and start - n.end <= _NAME_REACH]
+        between = text[before[-1].end : start] if before else ""
+        if before and not _STOP.search(between):
+            while len(before) > 1 and before[-2].end == before[-1].start:
+                before.pop()  # of two names that touch, the first says which the second is
+            return self._meant(before[-1])
+        for name in names:
+            apart = text[end : name.start]
+            if name.start >= end and len(apart) <= _AFTER_REACH and not _STOP.search(apart):
+                meant = self._meant(name)
+                return meant or None
+        return None
+
+    def _meant(self, name: Span[tuple[str, str]]) -> tuple[str, ...]:
+        attributes = [called for kind, called in name.found if kind == "attribute"]
+        concepts = [concept for kind, concept in name.found if kind == "concept"]
+        if attributes and not concepts:
+            return tuple(one for one in attributes if one in self._numeric)
+        return tuple(dict.fromkeys(one for _, concept in name.found for one in self._of(concept)))
+
+    def _concepts(self, attributes: Sequence[str]) -> set[Concept | None]:
+        return {self._numeric[name].concept for name in attributes}
+
+    def _of(self, concept: str) -> tuple[str, ...]:
+        return tuple(name for name, one in self._numeric.items() if one.concept == concept)
+
+
+def _overlaps(span: Span[tuple[str, str]], taken: Sequence[tuple[int, int]]) -> bool:
+    return any(span.start < end and start < span.end for start, end in taken)
+
+
+def _is_in_a_word(text: str, found: "re.Match[str]") -> bool:
+    before = text[found.start("a") - 1 : found.start("a")]
+    return before.isascii() and (before.isalnum() or before in "._/#") if before else False
+
+
+def _value(digits: str) -> float:
+    return float(digits.replace(",", ""))
+
+
+def _follows_between(text: str, found: "re.Match[str]") -> bool:
+    return _BETWEEN.search(text[max(0, found.start() - 20) : found.start()]) is not None
+
+
+def _end_of_one(found: "re.Match[str]") -> int:
+    return found.end("ua") if found["ua"] else found.end("a")
+
+
+def _concept(found: "re.Match[str]", two: bool) -> Concept | None:
+    unit = found["ua"] or (found["ub"] if two else None)
+    if unit:
+        return UNITS[unit]
+    return "price" if found["cur"] else None
+
+
+def _before(text: str) -> tuple[Bound | None, bool, int]:
+    """The bound that is said at the end of a text, whether it is negated, and how long all that
+    is."""
+    bare = text.rstrip()
+    while bare.endswith(_BOUND_FILLERS):
+        bare = bare[: -len(next(one for one in _BOUND_FILLERS if bare.endswith(one)))].rstrip()
+    if not bare.endswith(_PHRASES):
+        return None, False, 0
+    phrase = next(one for one in _PHRASES if bare.endswith(one))
+    bare = bare.removesuffix(phrase)
+    if not is_border(bare + phrase, len(bare)):
+        return None, False, 0
+    negated = bare.rstrip().endswith(_NOT)
+    if negated:
+        bare = bare.rstrip()
+        bare = bare.removesuffix(next(one for one in _NOT if bare.endswith(one)))
+    return _BEFORES[phrase], negated, len(text) - len(bare)
+
+
+_BEFORES: Final = {one.phrase: one for language in LANGUAGES for one in language.before}
+_AFTERS: Final = {one.phrase: one for language in LANGUAGES for one in language.after}
+_DIGIT: Final = re.compile(r"\d")
+_DIGITS: Final = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_NUMBER: Final = re.compile(
+    rf"(?P<cur>[{CURRENCIES}])?\s?(?P<a>{_DIGITS})\s?(?P<ua>{alternatives(UNITS)})?"
+    rf"(?:\s?(?P<join>{alternatives(words(lambda one: one.joins))})\s?[{CURRENCIES}]?"
+    rf"(?P<b>{_DIGITS})\s?(?P<ub>{alternatives(UNITS)})?)?"
+)
+_STOP: Final = re.compile(r"[\d,。,;!?、]")  # a name beyond is another number's
+_NEEDS_BETWEEN: Final = frozenset({"and"})
+_BETWEEN: Final = re.compile(rf"(?:{alternatives(words(lambda one: one.between))})\s*$")
+_DECADE: Final = re.compile(rf"\d+(?:{alternatives(words(lambda one: one.decades))})")
+_PHRASES: Final = words(lambda one: (bound.phrase for bound in one.before))
+_BOUND_FILLERS: Final = (" the", " a", " year", "在", "为")
+_NOT: Final = ("not", "no", "不")
+_BEFORE_REACH: Final = 30
+_AFTER: Final = re.compile(rf"\s?(?P<op>{alternatives(_AFTERS)})")

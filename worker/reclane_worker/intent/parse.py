@@ -1,0 +1,347 @@
+"""A request's words become constraints on one catalog's attributes. Read `Reader.read` first."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from reclane.contract import MAX_CONSTRAINTS, AnyOf, Constraint, Eq, Range
+from reclane_worker.intent.languages import (
+    FUNCTION_WORDS,
+    LANGUAGES,
+    NUMBER_WORDS,
+    alternatives,
+    words,
+)
+from reclane_worker.intent.lexicon import Lexicon, Span, fold, fold_normalised, is_border
+from reclane_worker.intent.numbers import NumberReader, Quantity
+from reclane_worker.intent.schema import Schema, names_of
+from reclane_worker.text import normalise, terms
+
+READ_CHARS: Final = 1_000  # of a text: more is compared, not read
+TELLING_CHARS: Final = 160  # of a story: it tells what somebody remembers, and may err
+MAX_TITLES: Final = 200_000
+MAX_COUNT: Final = 100
+_COMMON: Final = 0.02  # of items have a word in their text: it is no name
+_COMMONER: Final = 5  # times as many as have it as a value
+_NAMED: Final = frozenset({"category", "features", "mentions"})
+_MARKS: Final = " \"'“”‘’《》「」"
+_BESIDE: Final = 24  # characters in which a word that changes a value's meaning stands
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """What a query asks: the text to compare, constraints on attributes, how many items, and the
+    positions of items that others shall be like."""
+
+    text: str
+    constraints: tuple[Constraint, ...] = ()
+    count: int | None = None
+    similar: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A value in the text, with the attributes that have it."""
+
+    span: Span[tuple[str, str]]
+    attributes: tuple[str, ...]
+    values: tuple[str, ...]
+    negated: bool
+    hard: bool
+    aside: bool
+
+
+class Reader:
+    """Reads queries for one catalog: made once, when that is loaded.
+
+    `values` gives the text values of an attribute and how many items have each, `spread` how many
+    items have a term in their text.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        values: Callable[[str], Mapping[str, int]],
+        titles: Sequence[str],
+        spread: Callable[[str], int] = lambda term: 0,
+    ) -> None:
+        self._attributes = schema.attributes
+        self._values = Lexicon(_value_entries(schema, values, spread, len(titles)))
+        self._wider = _wider(schema, values, self._values)
+        self._numbers = NumberReader(schema)
+        self._priced = {n: one for n, one in self._attributes.items() if one.concept == "price"}
+        self._yes_no = Lexicon(
+            (called, name) for called, name in names_of(schema) if self._kind(name) == "yes_no"
+        )
+        shown = titles if len(titles) <= MAX_TITLES else ()
+        self._titles = Lexicon((title, position) for position, title in enumerate(shown))
+
+    def read(self, query: str) -> Understood:
+        """What a query asks of this catalog. What a story tells is wished for, not demanded."""
+        plain = normalise(query)
+        if not self._attributes:
+            return Understood(plain)
+        text = fold_normalised(plain[:READ_CHARS])
+        found = [self._value(text, span) for span in self._values.find(text)]
+        values = _spread_negations(text, [one for one in found if one])
+        taken = [(one.span.start, one.span.end) for one in values]
+        constraints = [
+            *self._categories(text, values),
+            *self._features(text, values),
+            *(_number_constraint(text, one) for one in self._numbers.find(text, taken)),
+            *self._switches(text, taken),
+            *self._prices(text, taken),
+        ]
+        if len(text) > TELLING_CHARS:
+            constraints = [one.model_copy(update={"hard": False}) for one in constraints]
+        similar = next(self._similar(text), None)
+        return Understood(
+            _without(plain, text, values, similar),
+            tuple(dict.fromkeys(constraints))[:MAX_CONSTRAINTS],
+            _count(text),
+            similar.found if similar else (),
+        )
+
+    def _kind(self, name: str) -> str:
+        return self._attributes[name].kind
+
+    # ---- values
+
+    def _value(self, text: str, span: Span[tuple[str, str]]) -> _Value | None:
+        """A value that is asked for or against; not one that only says where."""
+        before, after = text[max(0, span.start - _BESIDE) : span.start], text[span.end :]
+        names = tuple(dict.fromkeys(name for name, _ in span.found))
+        near = _ends(before, _NEAR_BEFORE) or after.lstrip().startswith(_NEAR_AFTER)
+        if near:
+            names = tuple(name for name in names if self._kind(name) == "mentions")
+        if not names:
+            return None
+        values = tuple(dict.fromkeys(value for name, value in span.found if name in names))
+        values += tuple(wide for value in values for wide in self._wider.get(value, ()))
+        closed = any(self._attributes[name].closed for name in names)
+        topic = _ends(before, _TOPICS)
+        return _Value(
+            span,
+            names,
+            values,
+            negated=_ends(before, _NEGATIONS),
+            hard=closed and not topic,
+            aside=_ends(before, _ASIDES),
+        )
+
+    def _categories(self, text: str, values: Sequence[_Value]) -> Iterator[Constraint]:
+        """Of attributes with one value: alternatives that are joined, else what was said last."""
+        wanted: dict[tuple[str, ...], list[_Value]] = {}
+        for one in values:
+            if not all(self._kind(name) == "category" for name in one.attributes):
+                continue
+            if one.negated:
+                yield _constraint(text, [one])
+                continue
+            kept = wanted.setdefault(one.attributes, [])
+            if kept and one.aside and not kept[-1].aside:
+                continue
+            if kept and not _joined(text, kept[-1], one, _ALTERNATIVES):
+                kept.clear()
+            kept.append(one)
+        for group in wanted.values():
+            yield _constraint(text, group)
+
+    def _features(self, text: str, values: Sequence[_Value]) -> Iterator[Constraint]:
+        """Of attributes with many values: each, but alternatives together."""
+        group: list[_Value] = []
+        for one in values:
+            if all(self._kind(name) == "category" for name in one.attributes):
+                continue
+            together = group and one.negated == group[-1].negated
+            if together and _joined(text, group[-1], one, _OR):
+                group.append(one)
+                continue
+            if group:
+                yield _constraint(text, group)
+            group = [one]
+        if group:
+            yield _constraint(text, group)
+
+    def _switches(self, text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Constraint]:
+        """Features that an item has or has not, by the name of their attribute."""
+        for span in self._yes_no.find(text):
+            if _inside(span.start, taken):
+                continue
+            before = text[max(0, span.start - _BESIDE) : span.start]
+            yes: tuple[str | bool, ...] = (True, *(word for one in LANGUAGES for word in one.yes))
+            both = tuple(dict.fromkeys(form for w in yes for form in _cases(w)))
+            yield Constraint(
+                attributes=tuple(dict.fromkeys(span.found)),
+                condition=AnyOf(any_of=both),
+                unless=_ends(before, _NEGATIONS),
+                said=text[span.start : span.end],
+            )
+
+    # ---- prices without a number
+
+    def _prices(self, text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Constraint]:
+        for found in _PRICED.finditer(text) if self._priced else ():
+            if _inside(found.start(), taken):
+                continue
+            word = found[0]
+            if found["free"]:
+                if free := tuple(name for name, one in self._priced.items() if one.low == 0):
+                    yield Constraint(attributes=free, condition=Eq(eq=0), said=word)
+                continue
+            for name, one in self._priced.items():
+                bound = Range(lte=one.cheap) if found["low"] else Range(gte=one.dear)
+                yield Constraint(attributes=(name,), condition=bound, hard=False, said=word)
+
+    # ---- items to be like
+
+    def _similar(self, text: str) -> Iterator[Span[int]]:
+        for found in _SIMILAR.finditer(text) if self._titles else ():
+            at = found.end()
+            while at < len(text) and text[at] in _MARKS:
+                at += 1
+            quoted = text[at - 1] in _MARKS[1:]
+            span = self._titles.at(text, at)
+            if span and (quoted or len(terms(text[span.start : span.end])) > 1):
+                yield span
+
+
+def _value_entries(
+    schema: Schema,
+    values: Callable[[str], Mapping[str, int]],
+    spread: Callable[[str], int],
+    items: int,
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What values are called -> attribute and value, but for words that mean nothing here."""
+    for name, one in schema.attributes.items():
+        if one.kind not in _NAMED:
+            continue
+        for value, count in values(name).items():
+            for called in (value, *one.values.get(value, ())):
+                folded = fold(called)
+                said = spread(folded)
+                common = said > _COMMON * items and said > _COMMONER * count
+                if folded not in FUNCTION_WORDS and not common:
+                    yield called, (name, value)
+
+
+def _wider(
+    schema: Schema, values: Callable[[str], Mapping[str, int]], known: Lexicon[tuple[str, str]]
+) -> dict[str, tuple[str, ...]]:
+    """Values of open vocabularies -> values that contain them: who asks for noodles takes beef
+    noodles."""
+    wider: dict[str, list[str]] = {}
+    for name, one in schema.attributes.items():
+        if one.kind != "features" or one.closed:
+            continue
+        for value in values(name):
+            for found in known.inside(fold(value)):
+                for attribute, narrower in found:
+                    if attribute == name and narrower != value:
+                        wider.setdefault(narrower, []).append(value)
+    return {value: tuple(dict.fromkeys(more)) for value, more in wider.items()}
+
+
+def _number_constraint(text: str, one: Quantity) -> Constraint:
+    condition: Range | Eq = Range(**one.bounds) if one.bounds else Eq(eq=one.value)
+    return Constraint(
+        attributes=one.attributes,
+        condition=condition,
+        hard=one.sure,
+        said=text[one.start : one.end].strip(),
+    )
+
+
+def _constraint(text: str, group: Sequence[_Value]) -> Constraint:
+    """One wish for what a group of alternatives names."""
+    return Constraint(
+        attributes=tuple(dict.fromkeys(name for one in group for name in one.attributes)),
+        condition=AnyOf(any_of=tuple(dict.fromkeys(v for one in group for v in one.values))),
+        unless=group[0].negated,
+        hard=group[0].negated or any(one.hard for one in group),
+        said=text[group[0].span.start : group[-1].span.end],
+    )
+
+
+def _spread_negations(text: str, values: list[_Value]) -> list[_Value]:
+    """`not horror or comedy` is against both."""
+    spread: list[_Value] = []
+    for one in values:
+        last = spread[-1] if spread else None
+        negated = one.negated or bool(last and last.negated and _joined(text, last, one, _OR))
+        spread.append(replace(one, negated=True) if negated else one)
+    return spread
+
+
+def _without(plain: str, text: str, values: Sequence[_Value], similar: Span[int] | None) -> str:
+    """The text to compare: without what is not wanted, and without the title of a model."""
+    cut = [(one.span.start, one.span.end) for one in values if one.negated]
+    cut += [(similar.start, similar.end)] if similar else []
+    if not cut:
+        return plain
+    for start, end in sorted(cut, reverse=True):
+        text = text[:start] + " " + text[end:]
+    return normalise(text + plain[READ_CHARS:])
+
+
+def _joined(text: str, one: _Value, other: _Value, words: frozenset[str]) -> bool:
+    return text[one.span.end : other.span.start].strip() in words
+
+
+def _inside(at: int, taken: Sequence[tuple[int, int]]) -> bool:
+    return any(start <= at < end for start, end in taken)
+
+
+def _cases(word: str | bool) -> tuple[str | bool, ...]:
+    return (word,) if isinstance(word, bool) else (word, word.capitalize(), word.upper())
+
+
+def _count(text: str) -> int | None:
+    """How many items are asked for; one may be a manner of speaking."""
+    for pattern in _COUNTS:
+        if found := pattern.search(text):
+            word = found[1]
+            count = int(word) if word.isdecimal() else NUMBER_WORDS.get(word, 1)
+            if 1 < count <= MAX_COUNT:
+                return count
+    return None
+
+
+# ---- the languages' words, put together
+
+
+def _ends(before: str, said: tuple[str, ...]) -> bool:
+    """Whether one of the words stands at the end, fillers aside."""
+    for _ in range(1 + _MOST_FILLERS):
+        before = before.rstrip(" -")
+        word = next((w for w in said if before.endswith(w)), "") if before.endswith(said) else ""
+        if word and is_border(before, len(before) - len(word)):
+            return True
+        if not before.endswith(_FILLERS):
+            return False
+        before = before.removesuffix(next(w for w in _FILLERS if before.endswith(w)))
+    return False
+
+
+_MOST_FILLERS: Final = 2
+_FILLERS: Final = words(lambda one: one.fillers)
+_NEGATIONS: Final = words(lambda one: one.negations)
+_TOPICS: Final = words(lambda one: one.topics)
+_ASIDES: Final = words(lambda one: one.asides)
+_NEAR_BEFORE: Final = words(lambda one: one.near_before)
+_NEAR_AFTER: Final = words(lambda one: one.near_after)
+_PRICED: Final = re.compile(
+    "|".join(
+        f"(?P<{kind}>{alternatives(words(take))})"
+        for kind, take in (
+            ("free", lambda one: one.free),
+            ("low", lambda one: one.low),
+            ("high", lambda one: one.high),
+        )
+    )
+)
+_SIMILAR: Final = re.compile(alternatives(words(lambda one: one.similar)))
+_COUNTS: Final = tuple(re.compile(pattern) for pattern in words(lambda one: one.counts))
+_ALTERNATIVES: Final = frozenset(words(lambda one: one.any_of))
+_OR: Final = _ALTERNATIVES - {",", "、", "/"}
