@@ -215,6 +215,14 @@ def test_a_word_that_many_texts_have_is_no_value() -> None:
     assert list(told(knowing.read(query))) == []
 
 
+def test_a_wish_names_no_more_values_than_an_answer_should_tell() -> None:
+    rows = [(f"T{n}", {"dish": ["noodles"] if n == 7 else [f"noodles {n}"]}) for n in range(999)]
+    (wish,) = reader(rows).read("noodles, please").constraints
+    condition = wish.condition.model_dump()["any_of"]
+    assert condition[0] == "noodles"
+    assert 10 < len(condition) < 100
+
+
 def test_a_number_that_no_item_can_have_counts_something_else() -> None:
     assert list(told(READERS["films"].read("it is 15 years old"))) == []
 

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
 from reclane_worker.intent.languages import UNITS, alternatives, words
@@ -111,5 +112,6 @@ def is_border(text: str, at: int) -> bool:
     return not (0 < at < len(text) and _in_word(text[at - 1]) and _in_word(text[at]))
 
 
+@lru_cache(maxsize=65_536)
 def _in_word(letter: str) -> bool:
     return letter.isalnum() and not is_unspaced(letter)

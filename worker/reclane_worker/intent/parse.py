@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from reclane.contract import MAX_CONSTRAINTS, AnyOf, Constraint, Eq, Range
+from reclane.contract import MAX_CONSTRAINTS, MAX_FILTER_VALUES, AnyOf, Constraint, Eq, Range
 from reclane_worker.intent.languages import (
     FUNCTION_WORDS,
     LANGUAGES,
@@ -20,6 +20,7 @@ from reclane_worker.text import normalise, terms
 
 READ_CHARS: Final = 1_000  # of a text: more is compared, not read
 TELLING_CHARS: Final = 160  # of a story: it tells what somebody remembers, and may err
+MAX_WIDER: Final = 50  # values that a narrower one stands for: an answer tells them all
 MAX_TITLES: Final = 200_000
 MAX_COUNT: Final = 100
 _COMMON: Final = 0.02  # of items have a word in their text: it is no name
@@ -240,7 +241,7 @@ def _wider(
                 for attribute, narrower in found:
                     if attribute == name and narrower != value:
                         wider.setdefault(narrower, []).append(value)
-    return {value: tuple(dict.fromkeys(more)) for value, more in wider.items()}
+    return {value: tuple(dict.fromkeys(more))[:MAX_WIDER] for value, more in wider.items()}
 
 
 def _number_constraint(text: str, one: Quantity) -> Constraint:
@@ -255,9 +256,10 @@ def _number_constraint(text: str, one: Quantity) -> Constraint:
 
 def _constraint(text: str, group: Sequence[_Value]) -> Constraint:
     """One wish for what a group of alternatives names."""
+    wanted = dict.fromkeys(value for one in group for value in one.values)
     return Constraint(
         attributes=tuple(dict.fromkeys(name for one in group for name in one.attributes)),
-        condition=AnyOf(any_of=tuple(dict.fromkeys(v for one in group for v in one.values))),
+        condition=AnyOf(any_of=tuple(wanted)[:MAX_FILTER_VALUES]),
         unless=group[0].negated,
         hard=group[0].negated or any(one.hard for one in group),
         said=text[group[0].span.start : group[-1].span.end],
