@@ -16,7 +16,7 @@ from reclane_worker.catalog import SCHEMA, load_catalog
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.filters import Attributes
 from reclane_worker.intent.fitting import RELAXED, SOFT, fit
-from reclane_worker.intent.parse import TELLING_CHARS, Reader, Understood
+from reclane_worker.intent.parse import TELLING_CHARS, Reader, Reading
 from reclane_worker.intent.schema import Aliases, Schema, SchemaBuilder, read_aliases
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
@@ -85,7 +85,7 @@ def reader(rows: Rows, aliases: Aliases | None = None) -> Reader:
 READERS = {name: reader(rows) for name, rows in CATALOGS.items()}
 
 
-def told(understood: Understood) -> Iterator[str]:
+def told(understood: Reading) -> Iterator[str]:
     """Constraints in short: attribute, condition; `-` before an exclusion, `~` before a wish."""
     for one in understood.constraints:
         condition = one.condition.model_dump(exclude_none=True, by_alias=True)

@@ -11,7 +11,7 @@ from reclane.contract import Constraint, Failure, RecommendRequest
 from reclane.errors import RequestFailed
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder, Tokens
-from reclane_worker.intent.parse import Understood
+from reclane_worker.intent.parse import Reading
 from reclane_worker.memory import OUT_OF_MEMORY, is_out_of_memory
 from reclane_worker.text import normalise
 
@@ -80,7 +80,7 @@ class Preparer:
         self,
         key: str,
         request: RecommendRequest,
-        asked: Understood,
+        asked: Reading,
         tokens: Tokens,
         queued: float,
         spent_ms: float,
@@ -115,19 +115,19 @@ class Preparer:
             tokenise_ms=spent_ms,
         )
 
-    def _understand(self, request: RecommendRequest) -> Understood:
+    def _understand(self, request: RecommendRequest) -> Reading:
         """What a request asks of its catalog; what it brings itself is not read again."""
         query = request.query or ""
         if request.intent is not None:
             text = query if request.intent.text is None else request.intent.text
-            return Understood(normalise(text), request.intent.constraints)
+            return Reading(normalise(text), request.intent.constraints)
         catalog = find_catalog(self._catalogs, request.catalog)
         if catalog is not None:
             try:
                 return catalog.reader.read(query)
             except Exception as error:  # a text that is not understood can still be compared
                 failure_of(error)
-        return Understood(normalise(query))
+        return Reading(normalise(query))
 
     def _catalog(self, name: str | None) -> Catalog:
         catalog = find_catalog(self._catalogs, name)

@@ -144,7 +144,6 @@ def _tastes(histories: Sequence[dict[int, float]], catalog: Catalog) -> torch.Te
 def _fits(batch: Sequence[Prepared], catalog: Catalog) -> list[Fit]:
     """What each request may get, and what of that it would rather have."""
     everything = np.ones(len(catalog), dtype=bool)
-    everything.flags.writeable = False  # shared by all that rule nothing out
     found = []
     for one in batch:
         allowed = _eligible(one, catalog, everything)
@@ -175,7 +174,7 @@ def _eligible(one: Prepared, catalog: Catalog, everything: Mask) -> Mask:
 
 def _stacked(masks: Sequence[Mask], like: torch.Tensor) -> torch.Tensor | None:
     """Masks of a batch, (batch, items) bool; None when nothing is ruled out."""
-    if all(mask.flags.writeable is False for mask in masks):
+    if all(mask.all() for mask in masks):
         return None
     return torch.from_numpy(np.stack(masks)).to(like.device)
 

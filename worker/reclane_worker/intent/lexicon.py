@@ -107,6 +107,15 @@ def _forms(phrase: str) -> Iterator[str]:
         yield phrase.removesuffix("s") if phrase.endswith("s") else phrase + "s"
 
 
+def ending(text: str, said: tuple[str, ...]) -> str:
+    """The longest of the words that the text ends with, as a word of its own; "" for none. `said`
+    comes the longest first."""
+    if not text.endswith(said):
+        return ""
+    word = next(word for word in said if text.endswith(word))
+    return word if is_border(text, len(text) - len(word)) else ""
+
+
 def is_border(text: str, at: int) -> bool:
     """Whether a word may begin or end here: anywhere in a script without spaces."""
     return not (0 < at < len(text) and _in_word(text[at - 1]) and _in_word(text[at]))

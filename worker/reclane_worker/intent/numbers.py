@@ -15,7 +15,7 @@ from reclane_worker.intent.languages import (
     alternatives,
     words,
 )
-from reclane_worker.intent.lexicon import Lexicon, Span, is_border
+from reclane_worker.intent.lexicon import Lexicon, Span, ending
 from reclane_worker.intent.schema import Schema, names_of
 
 FIRST_YEAR: Final = 1000
@@ -93,22 +93,18 @@ class NumberReader:
         low = _value(found["a"])
         high = _value(found["b"]) if found["b"] else None
         before = _before(text[max(0, found.start() - _BEFORE_REACH) : found.start()])
-        if (
-            high is not None
-            and found["join"] in _NEEDS_BETWEEN
-            and not _follows_between(text, found)
-        ):
+        between = high is not None and _follows_between(text, found)
+        if not between and found["join"] in _NEEDS_BETWEEN:
             high = None
         end = found.end() if high is not None else _end_of_one(found)
         after = None if high is not None else _AFTER.match(text, end)
         bound = _AFTERS[after["op"]] if after else before[0]
         unit = _concept(found, high is not None)
-        attributes = self._bounded(text, found, end, names, unit, bound, low)
+        named = self._named(text, found.start(), end, names)
+        attributes = self._bounded(found, named, unit, bound, low)
         if not attributes:
             return None
-        between = high is not None and _follows_between(text, found)
-        named = self._named(text, found.start(), end, names) is not None
-        sure = bool(named or unit or bound or between)
+        sure = bool(named is not None or unit or bound or between)
         end = after.end() if after else end
         start = found.start() - (before[2] if before[0] else 0)
         if high is not None:
@@ -142,16 +138,13 @@ class NumberReader:
 
     def _bounded(
         self,
-        text: str,
         found: "re.Match[str]",
-        end: int,
-        names: Sequence[Span[tuple[str, str]]],
+        named: tuple[str, ...] | None,
         unit: Concept | None,
         bound: Bound | None,
         value: float,
     ) -> tuple[str, ...]:
         """The attributes that a number is about: by a name beside it, its unit, or its bound."""
-        named = self._named(text, found.start(), end, names)
         if named is not None and (unit is None or unit in self._concepts(named)):
             return named
         concept = unit or (bound.concept if bound else None)
@@ -230,12 +223,10 @@ def _before(text: str) -> tuple[Bound | None, bool, int]:
     bare = text.rstrip()
     while bare.endswith(_BOUND_FILLERS):
         bare = bare[: -len(next(one for one in _BOUND_FILLERS if bare.endswith(one)))].rstrip()
-    if not bare.endswith(_PHRASES):
+    phrase = ending(bare, _PHRASES)
+    if not phrase:
         return None, False, 0
-    phrase = next(one for one in _PHRASES if bare.endswith(one))
     bare = bare.removesuffix(phrase)
-    if not is_border(bare + phrase, len(bare)):
-        return None, False, 0
     negated = bare.rstrip().endswith(_NOT)
     if negated:
         bare = bare.rstrip()

@@ -13,7 +13,7 @@ from reclane_worker.intent.languages import (
     alternatives,
     words,
 )
-from reclane_worker.intent.lexicon import Lexicon, Span, fold, fold_normalised, is_border
+from reclane_worker.intent.lexicon import Lexicon, Span, ending, fold, fold_normalised
 from reclane_worker.intent.numbers import NumberReader, Quantity
 from reclane_worker.intent.schema import Schema, names_of
 from reclane_worker.text import normalise, terms
@@ -31,7 +31,7 @@ _BESIDE: Final = 24  # characters in which a word that changes a value's meaning
 
 
 @dataclass(frozen=True, slots=True)
-class Understood:
+class Reading:
     """What a query asks: the text to compare, constraints on attributes, how many items, and the
     positions of items that others shall be like."""
 
@@ -78,11 +78,11 @@ class Reader:
         shown = titles if len(titles) <= MAX_TITLES else ()
         self._titles = Lexicon((title, position) for position, title in enumerate(shown))
 
-    def read(self, query: str) -> Understood:
+    def read(self, query: str) -> Reading:
         """What a query asks of this catalog. What a story tells is wished for, not demanded."""
         plain = normalise(query)
         if not self._attributes:
-            return Understood(plain)
+            return Reading(plain)
         text = fold_normalised(plain[:READ_CHARS])
         found = [self._value(text, span) for span in self._values.find(text)]
         values = _spread_negations(text, [one for one in found if one])
@@ -97,7 +97,7 @@ class Reader:
         if len(text) > TELLING_CHARS:
             constraints = [one.model_copy(update={"hard": False}) for one in constraints]
         similar = next(self._similar(text), None)
-        return Understood(
+        return Reading(
             _without(plain, text, values, similar),
             tuple(dict.fromkeys(constraints))[:MAX_CONSTRAINTS],
             _count(text),
@@ -171,11 +171,9 @@ class Reader:
             if _inside(span.start, taken):
                 continue
             before = text[max(0, span.start - _BESIDE) : span.start]
-            yes: tuple[str | bool, ...] = (True, *(word for one in LANGUAGES for word in one.yes))
-            both = tuple(dict.fromkeys(form for w in yes for form in _cases(w)))
             yield Constraint(
                 attributes=tuple(dict.fromkeys(span.found)),
-                condition=AnyOf(any_of=both),
+                condition=_YES,
                 unless=_ends(before, _NEGATIONS),
                 said=text[span.start : span.end],
             )
@@ -295,10 +293,6 @@ def _inside(at: int, taken: Sequence[tuple[int, int]]) -> bool:
     return any(start <= at < end for start, end in taken)
 
 
-def _cases(word: str | bool) -> tuple[str | bool, ...]:
-    return (word,) if isinstance(word, bool) else (word, word.capitalize(), word.upper())
-
-
 def _count(text: str) -> int | None:
     """How many items are asked for; one may be a manner of speaking."""
     for pattern in _COUNTS:
@@ -317,8 +311,7 @@ def _ends(before: str, said: tuple[str, ...]) -> bool:
     """Whether one of the words stands at the end, fillers aside."""
     for _ in range(1 + _MOST_FILLERS):
         before = before.rstrip(" -")
-        word = next((w for w in said if before.endswith(w)), "") if before.endswith(said) else ""
-        if word and is_border(before, len(before) - len(word)):
+        if ending(before, said):
             return True
         if not before.endswith(_FILLERS):
             return False
@@ -326,6 +319,12 @@ def _ends(before: str, said: tuple[str, ...]) -> bool:
     return False
 
 
+_SAID_YES: Final = (word for language in LANGUAGES for word in language.yes)
+_YES: Final = AnyOf(
+    any_of=tuple(
+        dict.fromkeys([True, *(w for y in _SAID_YES for w in (y, y.capitalize(), y.upper()))])
+    )
+)
 _MOST_FILLERS: Final = 2
 _FILLERS: Final = words(lambda one: one.fillers)
 _NEGATIONS: Final = words(lambda one: one.negations)

@@ -1,7 +1,7 @@
 """What the attributes of a catalog are, learnt from its items when it is built."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -145,7 +145,7 @@ class _Column:
             if len(self._values) < MAX_VALUES or value in self._values:
                 self._values[value] += 1
 
-    def describe(self, titles: Iterable[str]) -> Attribute:
+    def describe(self, titles: Set[str]) -> Attribute:
         if self._flags or (self._values and {fold(one) for one in self._values} <= _YES_NO):
             return Attribute(kind="yes_no", closed=True)
         if len(self._numbers) > self._elements:
@@ -156,8 +156,7 @@ class _Column:
             return Attribute(kind="text")
         if not self._lists and distinct > max(_ALWAYS_CLOSED, _UNIQUE * self._items):
             return Attribute(kind="text")
-        known = set(titles)
-        if self._lists and sum(fold(v) in known for v in self._values) > _REFERENCES * distinct:
+        if self._lists and sum(fold(v) in titles for v in self._values) > _REFERENCES * distinct:
             return Attribute(kind="mentions")
         closed = distinct <= max(_ALWAYS_CLOSED, _CLOSED * self._items)
         return Attribute(kind="features" if self._lists else "category", closed=closed)
