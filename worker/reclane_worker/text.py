@@ -9,22 +9,20 @@ from typing import Final
 import regex
 
 # Scripts written without spaces between words get character bigrams; others whole words.
-_UNSPACED: Final = re.compile(
-    "["
+UNSPACED: Final = (  # as in a character class of a pattern
     "\u2e80-\u2fdf\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
     "\u3041-\u30ff\u31f0-\u31ff"  # kana
     "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-    "]+"
 )
+_UNSPACED: Final = re.compile(f"[{UNSPACED}]+")
 _WORD: Final = regex.compile(r"[\w\p{M}]+")  # a combining mark belongs to its word
 _INVISIBLE: Final = re.compile("[\u0000-\u0008\u000e-\u001f\u007f\u200b-\u200f\u2060\ufeff]")
-_SPACES: Final = re.compile(r"\s+")
 
 
 def normalise(text: str) -> str:
     """Unicode NFKC, HTML entities resolved, invisible characters and runs of space removed."""
     text = unicodedata.normalize("NFKC", html.unescape(text))
-    return _SPACES.sub(" ", _INVISIBLE.sub("", text)).strip()
+    return " ".join(_INVISIBLE.sub("", text).split())
 
 
 def terms(text: str) -> list[str]:

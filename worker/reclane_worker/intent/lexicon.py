@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
 from reclane_worker.intent.languages import UNITS, alternatives, words
-from reclane_worker.text import is_unspaced, normalise
+from reclane_worker.text import UNSPACED, is_unspaced, normalise
 
 T = TypeVar("T")
 MAX_PHRASE: Final = 64
@@ -20,6 +20,8 @@ _HYPHENS: Final = re.compile(
 _COUNTERS: Final = re.compile(
     rf"(?<=\d)\s?(?:{alternatives(words(lambda one: one.counters))})(?={alternatives(UNITS)})"
 )
+_LETTER: Final = rf"[^\W_{UNSPACED}]"  # of a script with spaces between words
+_START: Final = re.compile(rf"(?<!{_LETTER})\S|(?!{_LETTER})\S")
 _RANGE: Final = re.compile(rf"(\d[\d.]*)({alternatives(UNITS)})-(\d[\d.]*)\2")
 
 
@@ -91,7 +93,7 @@ class Lexicon(Generic[T]):
     def find(self, text: str) -> Iterator[Span[T]]:
         """Phrases in folded text from left to right, none inside another."""
         heads, resume = self._sizes, 0
-        for start in range(len(text) - 1) if heads else ():
+        for start in _starts(text) if heads else ():
             if start >= resume and text[start : start + 2] in heads:
                 span = self.at(text, start)
                 if span:
@@ -114,6 +116,12 @@ def ending(text: str, said: tuple[str, ...]) -> str:
         return ""
     word = next(word for word in said if text.endswith(word))
     return word if is_border(text, len(text) - len(word)) else ""
+
+
+@lru_cache(maxsize=16)
+def _starts(text: str) -> tuple[int, ...]:
+    """Where words may begin. Several lexicons look through one text."""
+    return tuple(found.start() for found in _START.finditer(text))
 
 
 def is_border(text: str, at: int) -> bool:

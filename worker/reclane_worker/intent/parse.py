@@ -10,7 +10,7 @@ from reclane_worker.intent.languages import (
     FUNCTION_WORDS,
     LANGUAGES,
     NUMBER_WORDS,
-    alternatives,
+    Language,
     words,
 )
 from reclane_worker.intent.lexicon import Lexicon, Span, ending, fold, fold_normalised
@@ -113,22 +113,21 @@ class Reader:
         """A value that is asked for or against; not one that only says where."""
         before, after = text[max(0, span.start - _BESIDE) : span.start], text[span.end :]
         names = tuple(dict.fromkeys(name for name, _ in span.found))
-        near = _ends(before, _NEAR_BEFORE) or after.lstrip().startswith(_NEAR_AFTER)
-        if near:
+        lead = _lead(before)
+        if "near" in lead or after.lstrip().startswith(_NEAR_AFTER):
             names = tuple(name for name in names if self._kind(name) == "mentions")
         if not names:
             return None
         values = tuple(dict.fromkeys(value for name, value in span.found if name in names))
         values += tuple(wide for value in values for wide in self._wider.get(value, ()))
         closed = any(self._attributes[name].closed for name in names)
-        topic = _ends(before, _TOPICS)
         return _Value(
             span,
             names,
             values,
-            negated=_ends(before, _NEGATIONS),
-            hard=closed and not topic,
-            aside=_ends(before, _ASIDES),
+            negated="not" in lead,
+            hard=closed and "about" not in lead,
+            aside="aside" in lead,
         )
 
     def _categories(self, text: str, values: Sequence[_Value]) -> Iterator[Constraint]:
@@ -174,30 +173,30 @@ class Reader:
             yield Constraint(
                 attributes=tuple(dict.fromkeys(span.found)),
                 condition=_YES,
-                unless=_ends(before, _NEGATIONS),
+                unless="not" in _lead(before),
                 said=text[span.start : span.end],
             )
 
     # ---- prices without a number
 
     def _prices(self, text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Constraint]:
-        for found in _PRICED.finditer(text) if self._priced else ():
-            if _inside(found.start(), taken):
+        for span in _PRICED.find(text) if self._priced else ():
+            if _inside(span.start, taken):
                 continue
-            word = found[0]
-            if found["free"]:
+            word, (kind, *_) = text[span.start : span.end], span.found
+            if kind == "free":
                 if free := tuple(name for name, one in self._priced.items() if one.low == 0):
                     yield Constraint(attributes=free, condition=Eq(eq=0), said=word)
                 continue
             for name, one in self._priced.items():
-                bound = Range(lte=one.cheap) if found["low"] else Range(gte=one.dear)
+                bound = Range(lte=one.cheap) if kind == "low" else Range(gte=one.dear)
                 yield Constraint(attributes=(name,), condition=bound, hard=False, said=word)
 
     # ---- items to be like
 
     def _similar(self, text: str) -> Iterator[Span[int]]:
-        for found in _SIMILAR.finditer(text) if self._titles else ():
-            at = found.end()
+        for said in _SIMILAR.find(text) if self._titles else ():
+            at = said.end
             while at < len(text) and text[at] in _MARKS:
                 at += 1
             quoted = text[at - 1] in _MARKS[1:]
@@ -307,16 +306,17 @@ def _count(text: str) -> int | None:
 # ---- the languages' words, put together
 
 
-def _ends(before: str, said: tuple[str, ...]) -> bool:
-    """Whether one of the words stands at the end, fillers aside."""
+def _lead(before: str) -> frozenset[str]:
+    """What the word at the end says of what follows it, fillers aside: `not`, `about`, `near`,
+    `aside`."""
     for _ in range(1 + _MOST_FILLERS):
         before = before.rstrip(" -")
-        if ending(before, said):
-            return True
+        if word := ending(before, _LEADING):
+            return _LEADS[word]
         if not before.endswith(_FILLERS):
-            return False
+            break
         before = before.removesuffix(next(w for w in _FILLERS if before.endswith(w)))
-    return False
+    return frozenset()
 
 
 _SAID_YES: Final = (word for language in LANGUAGES for word in language.yes)
@@ -327,22 +327,25 @@ _YES: Final = AnyOf(
 )
 _MOST_FILLERS: Final = 2
 _FILLERS: Final = words(lambda one: one.fillers)
-_NEGATIONS: Final = words(lambda one: one.negations)
-_TOPICS: Final = words(lambda one: one.topics)
-_ASIDES: Final = words(lambda one: one.asides)
-_NEAR_BEFORE: Final = words(lambda one: one.near_before)
+_SAYING: Final[dict[str, Callable[[Language], tuple[str, ...]]]] = {
+    "not": lambda one: one.negations,
+    "about": lambda one: one.topics,
+    "near": lambda one: one.near_before,
+    "aside": lambda one: one.asides,
+}
+_LEADING: Final = words(lambda one: (word for said in _SAYING.values() for word in said(one)))
+_LEADS: Final = {
+    word: frozenset(what for what, said in _SAYING.items() if word in words(said))
+    for word in _LEADING
+}
 _NEAR_AFTER: Final = words(lambda one: one.near_after)
-_PRICED: Final = re.compile(
-    "|".join(
-        f"(?P<{kind}>{alternatives(words(take))})"
-        for kind, take in (
-            ("free", lambda one: one.free),
-            ("low", lambda one: one.low),
-            ("high", lambda one: one.high),
-        )
-    )
+_PRICED: Final = Lexicon(
+    (word, kind)
+    for language in LANGUAGES
+    for kind, said in (("free", language.free), ("low", language.low), ("high", language.high))
+    for word in said
 )
-_SIMILAR: Final = re.compile(alternatives(words(lambda one: one.similar)))
+_SIMILAR: Final = Lexicon((word, word) for word in words(lambda one: one.similar))
 _COUNTS: Final = tuple(re.compile(pattern) for pattern in words(lambda one: one.counts))
 _ALTERNATIVES: Final = frozenset(words(lambda one: one.any_of))
 _OR: Final = _ALTERNATIVES - {",", "、", "/"}
