@@ -16,6 +16,7 @@ from reclane_worker.finishing import CELERY_S, Finishing
 from reclane_worker.flights import Flights
 from reclane_worker.lane import Entry, Lane, Leased, patiently
 from reclane_worker.pipeline import Pipeline
+from reclane_worker.portions import Portions
 from reclane_worker.preparing import Prepared
 from reclane_worker.ready import Batch
 from reclane_worker.sharing import first_places
@@ -48,6 +49,7 @@ class Intake:
         self._stopwatch = stopwatch
         self._revoked = revoked
         self._max_attempts = max_attempts
+        self.bulk = Portions()  # what shall be prepared in portions
         self.per_message = 1.0  # requests in a bulk message, as lately seen
 
     def check(self, entries: Sequence[Entry], leased: Leased, most: float = math.inf) -> list[Job]:
@@ -77,12 +79,17 @@ class Intake:
         return checked.jobs
 
     def batches(self, jobs: Sequence[Job], leased: Leased) -> list[Batch]:
-        """Prepare requests and group them, each class in the order to run."""
-        ready = self._prepare(jobs)
-        return [
-            *self._group([one for one in ready if not one[0].bulk], False, leased.now_s()),
-            *self._group([one for one in ready if one[0].bulk], True, leased.now_s()),
-        ]
+        """Prepare requests of one class and group them, in the order to run."""
+        return self._group(self._prepare(jobs), leased.now_s())
+
+    def portion(self, leased: Leased) -> list[Batch]:
+        """Prepare a portion of the bulk that waits for it; with the last one all is grouped. It
+        counts as started, as one request may kill the process."""
+        jobs = self.bulk.take()
+        if not jobs or not self._flights.start([job.started for job in jobs]):
+            return []
+        self.bulk.put(self._prepare(jobs))
+        return self._group(self.bulk.whole(), leased.now_s())
 
     def _leave_over(self, checked: Triage, most: float) -> None:
         """How many requests a message holds is known only by now."""
@@ -117,10 +124,13 @@ class Intake:
             self._finishing.commit([job for job, _ in done], [result for _, result in done])
         return [(j, p) for j, p in zip(jobs, prepared, strict=True) if isinstance(p, Prepared)]
 
-    def _group(
+    def _group(self, ready: Sequence[tuple[Job, Prepared]], now: float) -> list[Batch]:
+        """Similar lengths together, the oldest deadline first; bulk in slices. All of one class."""
+        return [*self._groups(ready, ready[0][0].bulk, now)] if ready else []
+
+    def _groups(
         self, ready: Sequence[tuple[Job, Prepared]], bulk: bool, now: float
     ) -> Iterator[Batch]:
-        """Similar lengths together, the oldest deadline first; bulk in slices."""
         cost = self._flights.cost
         expires = [math.inf if job.expires is None else job.expires for job, _ in ready]
         first = first_places([one.key for _, one in ready])  # equal requests run as one

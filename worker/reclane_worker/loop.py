@@ -144,6 +144,9 @@ class LaneLoop(threading.Thread):
             trusted = [entry for entry in leased.entries if not entry.suspect]
             self._ready.add(self._prepare(trusted, leased))
             self._launch(leased)
+            if self._intake.bulk:
+                self._ready.add(self._intake.portion(leased))
+                self._launch(leased)
             for entry in leased.entries:
                 if entry.suspect and not self._draining.is_set():
                     self._run_suspect(entry, leased)
@@ -154,7 +157,8 @@ class LaneLoop(threading.Thread):
 
     def _is_backlog(self, leased: Leased) -> bool:
         """Whether more work waits than was leased."""
-        return bool(self._ready) or len(leased.entries) >= self._settings.lease_messages
+        waiting = self._ready or self._intake.bulk
+        return bool(waiting) or len(leased.entries) >= self._settings.lease_messages
 
     def _lease(self) -> Leased:
         """Take work; the batch id changes only once the reply has arrived."""
@@ -167,12 +171,13 @@ class LaneLoop(threading.Thread):
         if self._incarnation and leased.incarnation != self._incarnation:
             _log.warning("the lease had lapsed; unfinished batches were recovered by others")
             self._ready.clear()
+            self._intake.bulk.clear()
         self._incarnation = leased.incarnation
         return leased
 
     def _bulk_wanted(self) -> int:
         """How many bulk messages to lease: some slices' worth, and none while one is ready."""
-        if self._ready.bulk_requests > self._slice_requests:
+        if self._intake.bulk or self._ready.bulk_requests > self._slice_requests:
             return 0
         return max(1, int(SLICES * self._slice_requests / self._intake.per_message))
 
@@ -181,12 +186,14 @@ class LaneLoop(threading.Thread):
         return self._flights.slice_tokens / self._flights.mean_tokens
 
     def _prepare(self, entries: Sequence[Entry], leased: Leased) -> list[Batch]:
-        """Batches of leased messages. They count as started from here: one that kills the
-        process while it is read or tokenised must not go from worker to worker for ever."""
+        """Batches of leased messages; bulk comes later. They count as started from here: one that
+        kills the process while it is read or tokenised must not go from worker to worker for ever.
+        """
         if not entries or not self._flights.start([entry.field for entry in entries]):
             return []
         jobs = self._intake.check(entries, leased, SLICES * self._slice_requests)
-        return self._intake.batches(jobs, leased)
+        self._intake.bulk.add(job for job in jobs if job.bulk)
+        return self._intake.batches([job for job in jobs if not job.bulk], leased)
 
     def _launch(self, leased: Leased) -> None:
         """Everything interactive goes on the device, then bulk where there is room."""
@@ -217,14 +224,14 @@ class LaneLoop(threading.Thread):
                 self._flights.land_all()
         others = [job for job in jobs if not job.suspect]
         if others and self._flights.start([entry.field]):
-            self._ready.add(self._intake.batches(others, leased))
+            self._ready.add(self._intake.batches(others, leased))  # one message is of one class
 
     # ---- waiting
 
     def _wait(self, leased: Leased) -> None:
         """Until there is something to do: not with a backlog, nor while part of the device is
         idle and work may wait."""
-        if len(leased.entries) >= self._settings.lease_messages:
+        if self._intake.bulk or len(leased.entries) >= self._settings.lease_messages:
             return
         busy = self._flights.full
         if self._flights.bulk:
