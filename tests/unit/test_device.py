@@ -1,5 +1,7 @@
 """Telling slow from stuck, and the device threads."""
 
+import os
+import sys
 import threading
 
 import pytest
@@ -177,3 +179,18 @@ def test_an_error_of_the_work_comes_out_of_its_future() -> None:
     with pytest.raises(ZeroDivisionError):
         failed.result(10)
     device.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is the whole process's")
+def test_the_threads_of_the_device_give_way_to_the_others_of_the_process() -> None:
+    device = Device(Stopwatch(), 1)
+
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    try:
+        bulk, _ = device.submit(niceness, 1.0).result(10)
+        passing, _ = device.submit(niceness, 1.0, express=True).result(10)
+    finally:
+        device.close()
+    assert bulk > passing == niceness()

@@ -1,6 +1,7 @@
 """The device threads: they run batches while the host commits finished ones and prepares others."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from reclane_worker.settings import WorkerSettings
 _T = TypeVar("_T")
 
 MAX_CPU_THREADS: Final = 4
+NICE: Final = 5
 LATE_S: Final = 2.0  # past its predicted end, work is worth a word
 
 
@@ -101,12 +103,22 @@ def device_threads(settings: WorkerSettings, kind: str) -> int:
     return 1 if kind == "cuda" else min(MAX_CPU_THREADS, os.cpu_count() or 1)
 
 
+def _yielding() -> None:
+    """Let the other threads of this process have a core as soon as they have something to do: to
+    commit what is done, or to run what passes bulk (2 cores: interactive p99 beside a bulk run
+    84 -> 67 ms). Only on Linux is niceness each thread's own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+
+
 class Device:
     """The threads in front of the model, and one more for what passes bulk."""
 
     def __init__(self, stopwatch: Stopwatch, threads: int) -> None:
         self.threads = threads
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="reclane-device")
+        self._pool = ThreadPoolExecutor(
+            max_workers=threads, thread_name_prefix="reclane-device", initializer=_yielding
+        )
         self._express = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reclane-express")
         self._stopwatch = stopwatch
 
