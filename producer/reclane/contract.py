@@ -130,7 +130,8 @@ class Understood(_Model):
 class RecommendRequest(_Model):
     """One request: at least one of `query`, `history`, `user_id`.
 
-    `history` is item ids, newest last, each optionally `[id, weight]`. `candidates` limits
+    `history` is item ids, newest last, each optionally `[id, weight]`, below 0 if disliked.
+    `candidates` limits
     the answer to these items. `diversity` is 0 (relevance only) to 1. `fields` names item
     attributes to return. `intent` is what to understand instead of reading the query for
     constraints: as an earlier answer told it, or corrected. `deadline_s` is seconds from now after

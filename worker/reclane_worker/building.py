@@ -30,6 +30,7 @@ LIMITS: Final = Limits(max_tokens=4_096, max_requests=CHUNK, overhead_tokens=256
 MAX_TEXT_CHARS: Final = 20_000
 
 Progress = Callable[[int], None]
+Learn = Callable[[Path], None]  # adds an optional file to the folder
 
 
 def build_catalog(
@@ -41,9 +42,11 @@ def build_catalog(
     aliases: Aliases | None = None,
     replace: bool = False,
     progress: Progress = lambda done: None,
+    learn: Learn | None = None,
 ) -> layout.Manifest:
     """Build `out` from items; `fields` are what is encoded and indexed, joined in order, and
-    `aliases` other names of attributes and values.
+    `aliases` other names of attributes and values. `learn` is called with the folder before it is
+    sealed.
 
     Memory grows with vocabulary and postings (about 12 bytes each), not with vectors or texts.
     The folder appears complete or not at all: it is written beside `out` and renamed.
@@ -59,6 +62,8 @@ def build_catalog(
     folder = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         count = _write_parts(items, folder, encoder, fields, SchemaBuilder(aliases), progress)
+        if learn is not None:
+            learn(folder)
         manifest = _write_manifest(folder, encoder, fields, count)
         _publish(folder, out)
         return manifest
@@ -168,7 +173,11 @@ def _store_vectors(raw: Path, folder: Path, count: int, dim: int) -> None:
 def _write_manifest(
     folder: Path, encoder: Encoder, fields: tuple[str, ...], count: int
 ) -> layout.Manifest:
-    digests = {name: layout.file_digest(folder / name) for name in layout.FILES}
+    digests = {
+        name: layout.file_digest(folder / name)
+        for name in (*layout.FILES, *layout.OPTIONAL)
+        if (folder / name).exists()
+    }
     manifest = layout.Manifest(
         format=layout.FORMAT,
         version=layout.version_of(digests),

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from reclane_worker.index.filters import Attributes
 from reclane_worker.index.lexical import LexicalIndex, restore
 from reclane_worker.intent.parse import Reader
 from reclane_worker.intent.schema import Schema
+from reclane_worker.taste import signals
 
 FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
@@ -27,7 +28,9 @@ VECTORS: Final = "vectors.safetensors"
 LEXICAL: Final = "lexical.safetensors"
 VOCABULARY: Final = "vocabulary.json"
 SCHEMA: Final = "schema.json"
+TASTE: Final = "taste.safetensors"  # only of a catalog built with interactions
 FILES: Final = (ITEMS, VECTORS, LEXICAL, VOCABULARY, SCHEMA)
+OPTIONAL: Final = (TASTE,)
 
 
 class Manifest(BaseModel):
@@ -49,8 +52,9 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Catalog:
-    """Items, their vectors (items, dim) float32 on the device, lexical index and attributes, and
-    what reads requests for them."""
+    """Items, their vectors (items, dim) float32 on the device and the mean of these (dim,), lexical
+    index and attributes, what reads requests for them, and what is known of tastes, if anything.
+    """
 
     name: str
     version: str
@@ -58,10 +62,12 @@ class Catalog:
     titles: Sequence[str]
     positions: dict[str, int]
     vectors: torch.Tensor
+    centre: torch.Tensor
     lexical: LexicalIndex
     attributes: Attributes
     reader: Reader
     lines: Sequence[bytes]
+    taste: signals.Taste | None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -142,6 +148,9 @@ def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Cata
     titles = [row["title"] for row in rows]
     attributes = Attributes((row["attributes"] for row in rows), len(ids))
     schema = Schema.model_validate_json((folder / SCHEMA).read_bytes())
+    taste = None
+    if TASTE in manifest.files:
+        taste = signals.restore(load_file(folder / TASTE), len(ids), encoder.device)
     return Catalog(
         name=name,
         version=manifest.version,
@@ -149,11 +158,17 @@ def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Cata
         titles=titles,
         positions=positions,
         vectors=vectors.to(encoder.device),
+        centre=_centre(vectors).to(encoder.device),
         lexical=lexical.to(encoder.device),
         attributes=attributes,
         reader=Reader(schema, attributes.texts, titles, lexical.spread),
         lines=lines,
+        taste=taste,
     )
+
+
+def _centre(vectors: torch.Tensor) -> torch.Tensor:
+    return vectors.mean(0) if len(vectors) else vectors.new_zeros(vectors.shape[1])
 
 
 def _is_item(row: dict[str, Any]) -> bool:
@@ -163,7 +178,13 @@ def _is_item(row: dict[str, Any]) -> bool:
 
 def version_of(digests: Mapping[str, str]) -> str:
     """The version that files with these SHA-256 make."""
-    return hashlib.sha256("".join(digests[name] for name in FILES).encode()).hexdigest()[:12]
+    joined = "".join(digests[name] for name in _stored(digests))
+    return hashlib.sha256(joined.encode()).hexdigest()[:12]
+
+
+def _stored(names: Collection[str]) -> tuple[str, ...]:
+    """Files of a catalog that has these, in their order: all that each has, what more is there."""
+    return (*FILES, *(name for name in OPTIONAL if name in names))
 
 
 def verify(folder: Path, manifest: Manifest) -> None:
@@ -172,9 +193,10 @@ def verify(folder: Path, manifest: Manifest) -> None:
     Raises:
         CatalogDamaged: naming the first file that is missing or differs.
     """
-    if set(manifest.files) != set(FILES) or manifest.version != version_of(manifest.files):
+    names = _stored(manifest.files)
+    if set(manifest.files) != set(names) or manifest.version != version_of(manifest.files):
         raise CatalogDamaged(f"{folder / MANIFEST} was altered; build the catalog again")
-    for name in FILES:
+    for name in names:
         try:
             digest = file_digest(folder / name)
         except FileNotFoundError:

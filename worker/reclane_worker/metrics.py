@@ -58,7 +58,7 @@ def measure(
     ks: Sequence[int] = (1, 5, 10),
 ) -> dict[str, Estimate]:
     """Means over requests of what `per_request` gives, which says what may be wrong."""
-    return {name: _estimate(v) for name, v in per_request(rankings, relevant, ks).items()}
+    return {name: estimate(v) for name, v in per_request(rankings, relevant, ks).items()}
 
 
 def gain(one: Sequence[float], other: Sequence[float]) -> Gain:
@@ -119,7 +119,8 @@ def _check(rankings: Sequence[Sequence[str]], relevant: Sequence[Collection[str]
             raise ItemsInvalid(f"the ranking of request {number} has an item twice")
 
 
-def _estimate(values: list[float]) -> Estimate:
+def estimate(values: Sequence[float]) -> Estimate:
+    """Their mean and its standard error."""
     n = len(values)
     stderr = float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
     return Estimate(mean=float(np.mean(values)), stderr=stderr, n=n)

@@ -83,6 +83,15 @@ def read_items(
             mapped column that the file does not have, or a file damaged or cut short.
         MissingExtra: while iterating, for Parquet without pyarrow.
     """
+    return _items(read_rows(path, columns), columns, on_bad)
+
+
+def read_rows(path: Path, columns: Columns) -> Iterator[tuple[int, Row] | BadRow]:
+    """A file's rows, each with its line, as they stand: the cells of `columns` are text.
+
+    Raises:
+        ItemsInvalid, MissingExtra: as `read_items`.
+    """
     name = path.name.lower()
     ending = PurePath(name.removesuffix(".gz")).suffix
     rows: Iterator[tuple[int, Row] | BadRow]
@@ -96,7 +105,7 @@ def read_items(
         raise ItemsInvalid(f"{path}: unknown kind of file; supported are {_SUPPORTED}")
     if not path.is_file():
         raise ItemsInvalid(f"{path}: there is no such file")
-    return _items(rows, columns, on_bad)
+    return rows
 
 
 def count_rows(path: Path) -> int | None:

@@ -92,6 +92,8 @@ def _retrieve(
     dense_weight: float,
 ) -> list[Picked]:
     dense = _dense(intent, catalog)
+    if catalog.taste is not None:
+        catalog.taste.add(dense, [{} if one.text else one.history for one in batch])
     lexical, matched = _lexical(batch, catalog)
     share = ranking.dense_share(certainty, dense_weight)
     share[[row for row, one in enumerate(batch) if not one.text]] = 1.0
@@ -126,19 +128,21 @@ def _lexical(batch: Sequence[Prepared], catalog: Catalog) -> tuple[torch.Tensor 
 
 
 def _tastes(histories: Sequence[dict[int, float]], catalog: Catalog) -> torch.Tensor:
-    """Of each history the weighted mean of its items' vectors, of length one, (batch, dim)."""
+    """Of each history the weighted mean of its items' vectors, centred and of length one,
+    (batch, dim). Centred: the catalog's mean is in every item and tells nothing of a history."""
     vectors = catalog.vectors
     starts = list(accumulate(map(len, histories), initial=0))[:-1]
     items = torch.tensor([item for one in histories for item in one], device=vectors.device)
     weights = torch.tensor([w for one in histories for w in one.values()], device=vectors.device)
-    means = torch.nn.functional.embedding_bag(
+    sums = torch.nn.functional.embedding_bag(
         items,
         vectors,
         torch.tensor(starts, device=vectors.device),
         mode="sum",
         per_sample_weights=weights,
     )
-    return torch.nn.functional.normalize(means, dim=1)
+    totals = torch.tensor([sum(one.values()) for one in histories], device=vectors.device)
+    return torch.nn.functional.normalize(sums - totals.unsqueeze(1) * catalog.centre, dim=1)
 
 
 def _fits(batch: Sequence[Prepared], catalog: Catalog) -> list[Fit]:

@@ -1,5 +1,6 @@
 """`reclane catalog`: build a catalog from items, look at one."""
 
+import json
 from pathlib import Path
 
 import click
@@ -9,11 +10,15 @@ from rich.table import Table
 
 from reclane.errors import ItemsInvalid
 from reclane_worker.building import build_catalog
-from reclane_worker.catalog import read_manifest, verify
+from reclane_worker.catalog import TASTE, read_manifest, verify
+from reclane_worker.cli.interactions import interaction_options
 from reclane_worker.encoder import load_encoder
 from reclane_worker.intent.schema import read_aliases
 from reclane_worker.reading import BadRow, Columns, count_rows, read_items
 from reclane_worker.settings import WorkerSettings
+from reclane_worker.taste.interactions import InteractionColumns
+from reclane_worker.taste.learning import add_taste
+from reclane_worker.taste.signals import read_weights
 
 SHOWN_BAD_ROWS = 20
 
@@ -41,6 +46,7 @@ def catalog() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="JSON with other names of attributes and values, for reading requests.",
 )
+@interaction_options
 @click.option("--skip-bad", is_flag=True, help="Leave out bad rows and report them.")
 @click.option("--replace", is_flag=True, help="Replace the folder if it exists.")
 def build(
@@ -52,6 +58,8 @@ def build(
     text: str,
     fields: str,
     aliases: Path | None,
+    interactions: Path | None,
+    named: InteractionColumns,
     skip_bad: bool,
     replace: bool,
 ) -> None:
@@ -61,7 +69,13 @@ def build(
     """
     console = Console(stderr=True)
     bad = BadRows(skip=skip_bad)
-    encoder = load_encoder(WorkerSettings.from_environment(model=model))
+    settings = WorkerSettings.from_environment(model=model)
+    encoder = load_encoder(settings)
+
+    def learn(folder: Path) -> None:
+        if interactions is not None:
+            add_taste(folder, interactions, named, bad, settings.history_decay)
+
     columns = Columns(id=id_column, title=title, text=text)
     with _progress(console) as progress:
         task = progress.add_task("encoding", total=count_rows(items))
@@ -73,6 +87,7 @@ def build(
             aliases=None if aliases is None else read_aliases(aliases),
             replace=replace,
             progress=lambda done: progress.update(task, completed=done),
+            learn=learn,
         )
     bad.report(console)
     click.echo(f"{out}: {manifest.items} items, version {manifest.version}")
@@ -85,12 +100,17 @@ def info(folder: Path, as_json: bool) -> None:
     """Verify FOLDER and say what it holds."""
     manifest = read_manifest(folder)
     verify(folder, manifest)
+    weights = read_weights(folder / TASTE) if TASTE in manifest.files else {}
     if as_json:
-        click.echo(manifest.model_dump_json(indent=2))
+        taste = {"taste": weights} if weights else {}
+        click.echo(json.dumps(manifest.model_dump(mode="json") | taste, indent=2))
         return
     table = Table(title=str(folder), show_header=False)
     for name, value in manifest.model_dump(exclude={"files"}).items():
         table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
+    if weights:
+        shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+        table.add_row("taste", f"weights of a history: {shown}")
     table.add_row("files", "all SHA-256 as built")
     Console().print(table)
 

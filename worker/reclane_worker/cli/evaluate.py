@@ -20,11 +20,14 @@ from reclane_worker.ablation import SHOWN, gains
 from reclane_worker.building import build_catalog
 from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.cli.catalog import BadRows
+from reclane_worker.cli.interactions import interaction_options
+from reclane_worker.cli.trials import evaluate_histories
 from reclane_worker.encoder import Encoder, load_encoder
 from reclane_worker.metrics import Estimate, Gain, measure, per_request, rank_ids
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import Columns, open_lines, read_items
 from reclane_worker.settings import WorkerSettings
+from reclane_worker.taste.interactions import InteractionColumns
 from reclane_worker.text import normalise
 
 DEPTH = 100
@@ -36,19 +39,24 @@ Gains = dict[str, dict[str, Gain]]
 
 @click.command("eval")
 @click.argument("items", type=click.Path(exists=True, path_type=Path))
-@click.argument("requests", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "requests", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
 @click.option("--model", help="Model id or folder; default RECLANE_MODEL.")
 @click.option("--fields", default="title,text", show_default=True, help="As in catalog build.")
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many requests, at random.")
 @click.option("--ablate", is_flag=True, help="Also tell what each part of the pipeline gains.")
+@interaction_options
 @click.option("--json", "as_json", is_flag=True, help="Print figures as JSON.")
 def evaluate(
     items: Path,
-    requests: Path,
+    requests: Path | None,
     model: str | None,
     fields: str,
     limit: int | None,
     ablate: bool,
+    interactions: Path | None,
+    named: InteractionColumns,
     as_json: bool,
 ) -> None:
     """Measure recommendation quality: ITEMS (a file, or a built catalog) against REQUESTS.
@@ -56,10 +64,16 @@ def evaluate(
     A request line is JSON with `query` and `relevant` (item ids). Figures are means over the
     requests with standard errors; gains have 95 % paired bootstrap intervals. Ties rank by
     catalog order.
+
+    With --interactions instead of REQUESTS: how well histories foresee likes held out.
     """
+    if (requests is None) == (interactions is None):
+        raise click.UsageError("give either REQUESTS or --interactions")
+    if ablate and requests is None:
+        raise click.UsageError("--ablate needs REQUESTS")
     settings = WorkerSettings.from_environment(model=model)
     encoder = load_encoder(settings)
-    cases = read_cases(requests)
+    cases = [] if requests is None else read_cases(requests)
     if limit is not None and limit < len(cases):
         cases = random.Random(0).sample(cases, limit)  # noqa: S311  # a sample, not a secret
     with TemporaryDirectory(prefix="reclane-eval-") as scratch:
@@ -69,6 +83,9 @@ def evaluate(
             source = read_items(items, Columns(), BadRows(skip=False))
             build_catalog(source, folder, encoder, fields=tuple(fields.split(",")))
         catalog = load_catalog("eval", folder, encoder)
+        if interactions is not None:
+            evaluate_histories(catalog, encoder, settings, interactions, named, limit, as_json)
+            return
         pipeline = Pipeline(encoder, {"eval": catalog}, settings)
         started = time.perf_counter()
         ours = list(_rankings(pipeline, [case.request for case in cases]))
