@@ -21,6 +21,7 @@ ReclaneError
 │   ├── UnknownSchedule   no schedule has this name
 │   └── ScheduleConflict  the schedule's name is taken, there are too many, or it cannot be read
 ├── ModelUnusable         a model cannot be loaded under the safety rules
+├── ModelRejected         a trained model is worse than the one before, and was put aside
 └── CatalogError
     ├── ItemsInvalid      the items file has bad rows
     ├── CatalogDamaged    a catalog folder is incomplete or altered
@@ -193,6 +194,12 @@ class ModelUnusable(ReclaneError):
     """A model cannot be loaded under the safety rules."""
 
     code = "model_unusable"
+
+
+class ModelRejected(ReclaneError):
+    """A trained model is worse than the one before, and was put aside."""
+
+    code = "model_rejected"
 
 
 class CatalogError(ReclaneError):

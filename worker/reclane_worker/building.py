@@ -116,7 +116,7 @@ def _write_parts(
                 lines.write(_line(item))
                 lexical.add(text)
                 schema.add(item.title, item.attributes)
-            for part in _encode(texts, encoder, vectors):
+            for part in encode_into(vectors, texts, encoder):
                 count += part
                 progress(count)
     if unseen and count:
@@ -147,8 +147,12 @@ def _line(item: SourceItem) -> bytes:
     return to_json(row) + b"\n"
 
 
-def _encode(texts: list[str], encoder: Encoder, out: IO[bytes]) -> Iterator[int]:
-    """Write the chunk's vectors in the order of its texts; yields how many were encoded."""
+def encode_into(out: IO[bytes], texts: list[str], encoder: Encoder) -> Iterator[int]:
+    """Write a chunk's vectors, float32, in the order of its texts; yields how many were encoded.
+
+    Raises:
+        CatalogError: the model gives vectors that are not numbers.
+    """
     tokens = encoder.tokenise([text or " " for text in texts], "document")
     vectors = np.empty((len(texts), encoder.dim), dtype=np.float32)  # (chunk, dim)
     for group in plan([len(ids) for ids in tokens], LIMITS):

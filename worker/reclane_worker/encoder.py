@@ -153,25 +153,25 @@ class SentenceEncoder:
         self.pooling = ", ".join(type(module).__name__ for module in self._model)
         self.dim = int(self._model.get_embedding_dimension() or 0)
         self._tokenizer: Any = self._model.tokenizer
-        self._max_tokens = int(self._model.max_seq_length or 512)
+        self.max_tokens = int(self._model.max_seq_length or 512)
         self._normalise = self._model.similarity_fn_name != "dot"
-        self._prompts = {role: self._prompt(role) for role in get_args(Role)}
+        self.prompts: dict[Role, str] = {role: self._prompt(role) for role in get_args(Role)}
         pieces = _pieces_by_script(self._tokenizer)
         self._literacy = Literacy(
             {name: min(1.0, count / KNOWN_SCRIPT_PIECES) for name, count in pieces.items()},
             self._tokenizer.unk_token_id,
         )
-        forwards = {prompt: self._forward(prompt) for prompt in set(self._prompts.values())}
-        self._forwards = {role: forwards[prompt] for role, prompt in self._prompts.items()}
+        forwards = {prompt: self._forward(prompt) for prompt in set(self.prompts.values())}
+        self._forwards = {role: forwards[prompt] for role, prompt in self.prompts.items()}
 
     def tokenise(self, texts: Sequence[str], role: Role) -> list[Tokens]:
         if not texts:
             return []
-        prompt = self._prompts[role]
+        prompt = self.prompts[role]
         encoded = self._tokenizer(
-            [prompt + self._literacy.readable(text) for text in texts],
+            [prompt + self.readable(text) for text in texts],
             truncation=True,
-            max_length=self._max_tokens,
+            max_length=self.max_tokens,
             return_attention_mask=False,
             return_token_type_ids=False,
         )
@@ -200,6 +200,10 @@ class SentenceEncoder:
         if self.device.type != "cpu":
             return forward
         return compiled(forward, len(self._tokenizer))
+
+    def readable(self, text: str) -> str:
+        """What of a text the model is given."""
+        return self._literacy.readable(text)
 
     def trust(self, text: str, tokens: Tokens) -> float:
         return self._literacy.trust(text, tokens)

@@ -84,6 +84,7 @@ _SUMMARIES = {
     "recommend": "Ask for recommendations and print them.",
     "schedule": "Bulk runs by a cron: add, list, pause, resume, remove, run now.",
     "submit": "Enqueue requests and print their ids.",
+    "train": "Fine-tune the encoder on requests with known answers.",
     "wait": "Await answers to requests that were submitted before.",
     "worker": "Run a worker: Celery with the lane.",
 }
@@ -145,7 +146,7 @@ def load_command(entry: EntryPoint) -> click.Command:
     try:
         command = entry.load()
     except ModuleNotFoundError as error:
-        extra = entry.name if entry.name in ("beat", "demo") else "worker"
+        extra = entry.name if entry.name in ("beat", "demo", "train") else "worker"
         raise MissingExtra(
             f"`reclane {entry.name}` needs {error.name}: pip install 'reclane[{extra}]'"
         ) from error

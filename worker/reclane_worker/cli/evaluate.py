@@ -10,14 +10,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from pydantic_core import from_json
 from rich.console import Console
 from rich.table import Table
 
-from reclane.contract import MAX_QUERY_BYTES, Failure, RecommendRequest
-from reclane.errors import ItemsInvalid
 from reclane_worker.ablation import SHOWN, gains
 from reclane_worker.building import build_catalog
+from reclane_worker.cases import DEPTH, Case, rankings, read_cases
 from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.cli.catalog import BadRows
 from reclane_worker.cli.interactions import interaction_options
@@ -25,13 +23,10 @@ from reclane_worker.cli.trials import evaluate_histories
 from reclane_worker.encoder import Encoder, load_encoder
 from reclane_worker.metrics import Estimate, Gain, measure, per_request, rank_ids
 from reclane_worker.pipeline import Pipeline
-from reclane_worker.reading import Columns, open_lines, read_items
+from reclane_worker.reading import Columns, read_items
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.taste.interactions import InteractionColumns
 from reclane_worker.text import normalise
-
-DEPTH = 100
-CHUNK = 256
 
 Scores = dict[str, dict[str, Estimate]]
 Gains = dict[str, dict[str, Gain]]
@@ -88,7 +83,7 @@ def evaluate(
             return
         pipeline = Pipeline(encoder, {"eval": catalog}, settings)
         started = time.perf_counter()
-        ours = list(_rankings(pipeline, [case.request for case in cases]))
+        ours = list(rankings(pipeline, [case.request for case in cases]))
         seconds = time.perf_counter() - started
         gained = _gains(ours, encoder, catalog, settings, cases) if ablate else {}
     relevant = [case.relevant for case in cases]
@@ -105,44 +100,6 @@ def evaluate(
         _print_gains(gained)
 
 
-class Case:
-    """One request with its known answers."""
-
-    def __init__(self, query: str, relevant: frozenset[str]) -> None:
-        self.request = RecommendRequest(query=_cut(query), k=DEPTH)
-        self.relevant = relevant
-
-
-def read_cases(path: Path) -> list[Case]:
-    """Requests with answers, from JSON lines (gzip too).
-
-    Raises:
-        ItemsInvalid: naming the line without query or relevant.
-    """
-    cases = []
-    for number, line in enumerate(open_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = from_json(line, allow_inf_nan=False)
-            query, relevant = row["query"], frozenset(row["relevant"])
-            if not isinstance(query, str) or not query.strip() or not relevant:
-                raise ValueError("empty")
-        except (ValueError, KeyError, TypeError):
-            raise ItemsInvalid(
-                f"{path}, line {number}: write an object with `query` and a list `relevant`"
-            ) from None
-        cases.append(Case(query, relevant))
-    if not cases:
-        raise ItemsInvalid(f"{path} has no requests")
-    return cases
-
-
-def _cut(query: str) -> str:
-    """What a client could send: the contract's limit in bytes."""
-    return query.encode()[:MAX_QUERY_BYTES].decode("utf-8", "ignore")
-
-
 def _gains(
     ours: Sequence[list[str]],
     encoder: Encoder,
@@ -157,16 +114,8 @@ def _gains(
         catalog,
         settings,
         [case.request for case in cases],
-        lambda pipeline, requests: per_request(list(_rankings(pipeline, requests)), relevant),
+        lambda pipeline, requests: per_request(list(rankings(pipeline, requests)), relevant),
     )
-
-
-def _rankings(pipeline: Pipeline, requests: Sequence[RecommendRequest]) -> Iterator[list[str]]:
-    for start in range(0, len(requests), CHUNK):
-        for answer in pipeline.recommend(requests[start : start + CHUNK]):
-            if isinstance(answer, Failure):
-                raise ItemsInvalid(f"a request failed: {answer.message} [{answer.code}]")
-            yield [item["id"] for item in answer["items"]]
 
 
 def _bm25_rankings(catalog: Catalog, cases: Sequence[Case]) -> Iterator[list[str]]:

@@ -1,0 +1,62 @@
+"""Requests with known answers: read from a file, and answered by a pipeline to be measured."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic_core import from_json
+
+from reclane.contract import MAX_QUERY_BYTES, Failure, RecommendRequest
+from reclane.errors import ItemsInvalid
+from reclane_worker.pipeline import Pipeline
+from reclane_worker.reading import open_lines
+
+DEPTH: Final = 100
+_CHUNK: Final = 256
+
+
+class Case:
+    """One request with its known answers."""
+
+    def __init__(self, query: str, relevant: frozenset[str]) -> None:
+        self.request = RecommendRequest(query=_cut(query), k=DEPTH)
+        self.relevant = relevant
+
+
+def read_cases(path: Path) -> list[Case]:
+    """Requests with answers, from JSON lines (gzip too).
+
+    Raises:
+        ItemsInvalid: naming the line without query or relevant.
+    """
+    cases = []
+    for number, line in enumerate(open_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = from_json(line, allow_inf_nan=False)
+            query, relevant = row["query"], frozenset(row["relevant"])
+            if not isinstance(query, str) or not query.strip() or not relevant:
+                raise ValueError("empty")
+        except (ValueError, KeyError, TypeError):
+            raise ItemsInvalid(
+                f"{path}, line {number}: write an object with `query` and a list `relevant`"
+            ) from None
+        cases.append(Case(query, relevant))
+    if not cases:
+        raise ItemsInvalid(f"{path} has no requests")
+    return cases
+
+
+def _cut(query: str) -> str:
+    """What a client could send: the contract's limit in bytes."""
+    return query.encode()[:MAX_QUERY_BYTES].decode("utf-8", "ignore")
+
+
+def rankings(pipeline: Pipeline, requests: Sequence[RecommendRequest]) -> Iterator[list[str]]:
+    """The ids of each answer, best first; a request that fails raises ItemsInvalid."""
+    for start in range(0, len(requests), _CHUNK):
+        for answer in pipeline.recommend(requests[start : start + _CHUNK]):
+            if isinstance(answer, Failure):
+                raise ItemsInvalid(f"a request failed: {answer.message} [{answer.code}]")
+            yield [item["id"] for item in answer["items"]]
