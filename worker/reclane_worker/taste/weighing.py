@@ -5,14 +5,11 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize
 
+from reclane_worker.listwise import Floats, fit
 from reclane_worker.taste.interactions import Table
 
-Floats = npt.NDArray[np.float32]
-
 USUAL: Final = np.array((5.0, 2.0, 20.0))  # of the signals, where little is known
-_BELIEF: Final = 1.0  # how many users' worth of likes it takes to leave the usual weights
 _USERS: Final = 1_000  # looked at, at random
 _CANDIDATES: Final = 10_000  # of each, at random: 120 MB of scores in all
 _CELLS: Final = 4_000_000
@@ -28,37 +25,11 @@ def fit_weights(
     """Weights (signals,) under which each user's target comes first among candidates.
 
     `tastes` (users, items) is what is known of each user, `seen` (users, items) what is no
-    candidate, `targets` (users,) the item liked next, `tables` item_item and ease. Maximises the
-    log-softmax of the targets (ListNet's top-one likelihood, Cao et al. 2007), drawn towards USUAL,
-    so that a few users change little. Candidates are drawn evenly: those that a signal likes best
-    would speak against it. None falls below a tenth of USUAL: content alone carries
-    what nobody has interacted with.
+    candidate, `targets` (users,) the item liked next, `tables` item_item and ease. Candidates are
+    drawn evenly: those that a signal likes best would speak against it. No weight falls below a
+    tenth of USUAL: content alone carries what nobody has interacted with.
     """
-    lists = _lists(tastes, seen, targets, vectors, tables)
-    result = optimize.minimize(
-        _loss,
-        USUAL,
-        args=(lists,),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(least, None) for least in USUAL / 10],
-    )
-    return np.asarray(result.x)
-
-
-def _loss(
-    weights: npt.NDArray[np.float64], lists: Sequence[Floats]
-) -> tuple[float, npt.NDArray[np.float64]]:
-    """Negative log likelihood and its gradient; in each list the target is the first."""
-    drawn = (weights - USUAL) / USUAL
-    loss, slope = _BELIEF * float(drawn @ drawn) / 2, _BELIEF * drawn / USUAL
-    for one in lists:
-        logits = one @ weights.astype(np.float32)  # (candidates,)
-        odds = np.exp(logits - logits.max())
-        total = odds.sum()
-        loss += float(np.log(total) + logits.max() - logits[0])
-        slope += odds @ one / total - one[0]
-    return loss, slope
+    return fit(_lists(tastes, seen, targets, vectors, tables), USUAL, USUAL / 10)
 
 
 def _lists(
