@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from reclane_worker.index.lexical import K1, B, LexicalBuilder, LexicalIndex, restore, tensors_of
+from reclane_worker.text import terms
 
 WORDS = [f"w{number}" for number in range(60)]
 
 
-def build(documents: list[str]) -> LexicalIndex:
-    builder = LexicalBuilder()
+def build(documents: list[str], builder: LexicalBuilder | None = None) -> LexicalIndex:
+    builder = builder or LexicalBuilder()
     for document in documents:
         builder.add(document)
     return builder.build()
@@ -38,9 +39,8 @@ def queries() -> list[str]:
     return [" ".join(dice.sample(WORDS, dice.randint(1, 8))) for _ in range(50)]
 
 
-def test_scores_equal_those_of_bm25s(
-    documents: list[str], index: LexicalIndex, queries: list[str]
-) -> None:
+def test_scores_by_the_book_equal_those_of_bm25s(documents: list[str], queries: list[str]) -> None:
+    index = build(documents, LexicalBuilder(terms, plain=True))
     reference = bm25s.BM25(method="lucene", k1=K1, b=B)
     reference.index([document.split() for document in documents], show_progress=False)
     ours = index.scores(queries)
@@ -56,7 +56,27 @@ def test_a_score_worked_out_by_hand() -> None:
     scores = build(["red fox", "red red dog dog", "blue cat"]).scores(["fox"])[0]
     idf = np.log(1 + (3 - 1 + 0.5) / (1 + 0.5))
     norm = 1.2 * (1 - 0.75 + 0.75 * 2 / (8 / 3))
-    assert scores.tolist() == pytest.approx([idf * 2.2 / (1 + norm), 0.0, 0.0])
+    assert scores.tolist() == pytest.approx([idf**2 * 2.2 / (1 + norm), 0.0, 0.0])
+
+
+def test_one_rare_word_outweighs_common_ones() -> None:
+    common = ["a book about a girl"] * 6
+    scores = build([*common, "a dragon"]).scores(["a book about a dragon and a girl"])[0]
+    assert scores[-1] > scores[0]
+
+
+@pytest.mark.parametrize("said", ["红狐", "1984"])
+def test_bigrams_and_numbers_count_once_by_their_rarity(said: str) -> None:
+    documents = [said, "red fox"]
+    assert torch.equal(
+        build(documents).scores([said]), build(documents, LexicalBuilder(plain=True)).scores([said])
+    )
+
+
+def test_words_are_found_by_their_stems() -> None:
+    scores = build(["running shoes", "a runner", "cats"]).scores(["shoe to run in"])[0]
+    assert scores[0] > 0
+    assert scores[2] == 0
 
 
 def test_a_batch_scores_as_each_query_alone(index: LexicalIndex, queries: list[str]) -> None:

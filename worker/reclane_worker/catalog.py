@@ -21,7 +21,7 @@ from reclane_worker.intent.parse import Reader
 from reclane_worker.intent.schema import Schema
 from reclane_worker.taste import signals
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 MANIFEST: Final = "manifest.json"
 ITEMS: Final = "items.jsonl"
 VECTORS: Final = "vectors.safetensors"

@@ -2,11 +2,13 @@
 
 import html
 import re
+import threading
 import unicodedata
 from functools import lru_cache
 from typing import Final
 
 import regex
+import Stemmer
 
 # Scripts written without spaces between words get character bigrams; others whole words.
 UNSPACED: Final = (  # as in a character class of a pattern
@@ -38,6 +40,22 @@ def terms(text: str) -> list[str]:
         if end < len(word):
             found.append(word[end:])
     return found
+
+
+def stems(text: str) -> list[str]:
+    """`terms`, words in Latin letters cut to their stems (Snowball's for English): who asks for a
+    shoe finds shoes. Other languages' words are cut alike on both sides, which does little harm."""
+    return _stemming.stemmer.stemWords(terms(text))
+
+
+class _Stemming(threading.local):
+    """A stemmer keeps state, so each thread has its own."""
+
+    def __init__(self) -> None:
+        self.stemmer = Stemmer.Stemmer("english")
+
+
+_stemming: Final = _Stemming()
 
 
 def _bigrams(run: str) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,19 +14,19 @@ from rich.console import Console
 from rich.table import Table
 
 from reclane_worker.ablation import SHOWN, gains
+from reclane_worker.baselines import bm25_rankings
 from reclane_worker.building import build_catalog
 from reclane_worker.cases import DEPTH, Case, rankings, read_cases
-from reclane_worker.catalog import Catalog, load_catalog
+from reclane_worker.catalog import Catalog, load_catalog, read_manifest
 from reclane_worker.cli.catalog import BadRows
 from reclane_worker.cli.interactions import interaction_options
 from reclane_worker.cli.trials import evaluate_histories
 from reclane_worker.encoder import Encoder, load_encoder
-from reclane_worker.metrics import Estimate, Gain, measure, per_request, rank_ids
+from reclane_worker.metrics import Estimate, Gain, measure, per_request
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import Columns, read_items
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.taste.interactions import InteractionColumns
-from reclane_worker.text import normalise
 
 Scores = dict[str, dict[str, Estimate]]
 Gains = dict[str, dict[str, Gain]]
@@ -85,10 +85,12 @@ def evaluate(
         started = time.perf_counter()
         ours = list(rankings(pipeline, [case.request for case in cases]))
         seconds = time.perf_counter() - started
+        fields = read_manifest(folder).fields
+        words = list(bm25_rankings(catalog, fields, [case.request for case in cases], DEPTH))
         gained = _gains(ours, encoder, catalog, settings, cases) if ablate else {}
     relevant = [case.relevant for case in cases]
     scores = {
-        "bm25": measure(list(_bm25_rankings(catalog, cases)), relevant),
+        "bm25": measure(words, relevant),
         "reclane": measure(ours, relevant),
     }
     if as_json:
@@ -116,12 +118,6 @@ def _gains(
         [case.request for case in cases],
         lambda pipeline, requests: per_request(list(rankings(pipeline, requests)), relevant),
     )
-
-
-def _bm25_rankings(catalog: Catalog, cases: Sequence[Case]) -> Iterator[list[str]]:
-    for case in cases:
-        scores = catalog.lexical.scores([normalise(case.request.query or "")])[0]
-        yield rank_ids(scores.cpu().numpy(), catalog.ids, DEPTH)
 
 
 def _as_json(
