@@ -7,16 +7,29 @@ import numpy as np
 import pytest
 import torch
 
-from reclane_worker.index.lexical import K1, B, LexicalBuilder, LexicalIndex, restore, tensors_of
+from reclane_worker.index.lexical import (
+    K1,
+    B,
+    LexicalBuilder,
+    LexicalIndex,
+    Postings,
+    arrays_of,
+    joined,
+    restore,
+)
 
 WORDS = [f"w{number}" for number in range(60)]
 
 
-def build(documents: list[str]) -> LexicalIndex:
+def count(documents: list[str]) -> Postings:
     builder = LexicalBuilder()
     for document in documents:
         builder.add(document)
     return builder.build()
+
+
+def build(documents: list[str]) -> LexicalIndex:
+    return count(documents).index()
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +117,22 @@ def test_chinese_is_found_by_its_bigrams() -> None:
     assert scores[1] == 0
 
 
-def test_an_index_survives_being_stored(index: LexicalIndex, queries: list[str]) -> None:
-    again = restore(list(index.vocabulary), tensors_of(index), index.size)
+def test_an_index_survives_being_stored(
+    documents: list[str], index: LexicalIndex, queries: list[str]
+) -> None:
+    postings = count(documents)
+    again = restore(postings.vocabulary, arrays_of(postings)).index()
     assert torch.equal(again.scores(queries), index.scores(queries))
+
+
+def test_parts_that_are_joined_score_as_if_they_had_been_counted_at_once(
+    documents: list[str], queries: list[str]
+) -> None:
+    """Bit for bit, with documents left out and others in another order."""
+    places = np.random.default_rng(3).permutation(200).astype(np.int32)
+    places[places >= 150] = -1
+    kept = [documents[row] for row in np.argsort(places)[50:]]
+    parts = [count(documents[:120]), count(documents[120:121]), count(documents[121:])]
+    index = joined(parts, np.split(places, [120, 121]), 150).index()
+    assert torch.equal(index.scores(queries), build(kept).scores(queries))
+    assert [index.spread(word) for word in WORDS] == [build(kept).spread(word) for word in WORDS]

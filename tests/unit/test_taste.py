@@ -17,10 +17,11 @@ from scipy import sparse
 from reclane.cli import cli
 from reclane.contract import Failure, parse_request
 from reclane.errors import CatalogDamaged, ItemsInvalid
-from reclane_worker import catalog as layout
+from reclane_worker import manifest as layout
 from reclane_worker.building import build_catalog
-from reclane_worker.catalog import Catalog, load_catalog, read_manifest
+from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.encoder import Encoder
+from reclane_worker.manifest import read_manifest
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import BadRow, SourceItem
 from reclane_worker.retrieval import _tastes

@@ -1,40 +1,36 @@
-"""`reclane catalog`: build a catalog from items, look at one."""
+"""`reclane catalog`: build a catalog from items, look at one, change one."""
 
 import json
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from reclane.errors import ItemsInvalid
 from reclane_worker.building import build_catalog
-from reclane_worker.catalog import TASTE, read_manifest, verify
+from reclane_worker.cli.bad_rows import BadRows
+from reclane_worker.cli.changes import compact, delete, upsert
 from reclane_worker.cli.interactions import interaction_options
+from reclane_worker.cli.items import item_options, shown_progress
 from reclane_worker.encoder import load_encoder
 from reclane_worker.intent.schema import read_aliases
-from reclane_worker.reading import BadRow, Columns, count_rows, read_items
+from reclane_worker.manifest import TASTE, path_in, read_manifest, verify
+from reclane_worker.reading import Columns, count_rows, read_items
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.taste.interactions import InteractionColumns
 from reclane_worker.taste.learning import add_taste
 from reclane_worker.taste.signals import read_weights
 
-SHOWN_BAD_ROWS = 20
-
 
 @click.group()
 def catalog() -> None:
-    """Build and inspect item catalogs."""
+    """Build, inspect and change item catalogs."""
 
 
 @catalog.command()
 @click.argument("items", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
-@click.option("--model", help="Model id or folder; default RECLANE_MODEL.")
-@click.option("--id", "id_column", default="id", show_default=True, help="Column with the id.")
-@click.option("--title", default="title", show_default=True, help="Column with the title.")
-@click.option("--text", default="text", show_default=True, help="Column with the text.")
+@item_options
 @click.option(
     "--fields",
     default="title,text",
@@ -47,15 +43,12 @@ def catalog() -> None:
     help="JSON with other names of attributes and values, for reading requests.",
 )
 @interaction_options
-@click.option("--skip-bad", is_flag=True, help="Leave out bad rows and report them.")
 @click.option("--replace", is_flag=True, help="Replace the folder if it exists.")
 def build(
     items: Path,
     out: Path,
     model: str | None,
-    id_column: str,
-    title: str,
-    text: str,
+    columns: Columns,
     fields: str,
     aliases: Path | None,
     interactions: Path | None,
@@ -76,9 +69,7 @@ def build(
         if interactions is not None:
             add_taste(folder, interactions, named, bad, settings.history_decay)
 
-    columns = Columns(id=id_column, title=title, text=text)
-    with _progress(console) as progress:
-        task = progress.add_task("encoding", total=count_rows(items))
+    with shown_progress(console, count_rows(items)) as progress:
         manifest = build_catalog(
             read_items(items, columns, bad),
             out,
@@ -86,7 +77,7 @@ def build(
             fields=tuple(name.strip() for name in fields.split(",") if name.strip()),
             aliases=None if aliases is None else read_aliases(aliases),
             replace=replace,
-            progress=lambda done: progress.update(task, completed=done),
+            progress=progress,
             learn=learn,
         )
     bad.report(console)
@@ -100,14 +91,16 @@ def info(folder: Path, as_json: bool) -> None:
     """Verify FOLDER and say what it holds."""
     manifest = read_manifest(folder)
     verify(folder, manifest)
-    weights = read_weights(folder / TASTE) if TASTE in manifest.files else {}
+    taste_path = path_in(manifest.base, TASTE)
+    weights = read_weights(folder / taste_path) if taste_path in manifest.files else {}
     if as_json:
         taste = {"taste": weights} if weights else {}
         click.echo(json.dumps(manifest.model_dump(mode="json") | taste, indent=2))
         return
     table = Table(title=str(folder), show_header=False)
-    for name, value in manifest.model_dump(exclude={"files"}).items():
+    for name, value in manifest.model_dump(exclude={"files", "base", "segments"}).items():
         table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
+    table.add_row("changes", f"{len(manifest.segments)} since it was built or compacted")
     if weights:
         shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
         table.add_row("taste", f"weights of a history: {shown}")
@@ -115,38 +108,5 @@ def info(folder: Path, as_json: bool) -> None:
     Console().print(table)
 
 
-class BadRows:
-    """Collects bad rows: the first ends the build unless they are to be skipped."""
-
-    def __init__(self, skip: bool) -> None:
-        self._skip = skip
-        self._first: list[BadRow] = []
-        self._count = 0
-
-    def __call__(self, row: BadRow) -> None:
-        if not self._skip:
-            raise ItemsInvalid(
-                f"line {row.line}: {row.reason}; mend it, or pass --skip-bad to leave it out"
-            )
-        self._count += 1
-        if len(self._first) < SHOWN_BAD_ROWS:
-            self._first.append(row)
-
-    def report(self, console: Console) -> None:
-        if not self._count:
-            return
-        console.print(f"{self._count} rows were left out:")
-        for row in self._first:
-            console.print(f"  line {row.line}: {row.reason}", markup=False)
-        if self._count > len(self._first):
-            console.print(f"  and {self._count - len(self._first)} more")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
+for command in (upsert, delete, compact):
+    catalog.add_command(command)

@@ -17,7 +17,7 @@ from reclane_worker.ablation import SHOWN, gains
 from reclane_worker.building import build_catalog
 from reclane_worker.cases import DEPTH, Case, rankings, read_cases
 from reclane_worker.catalog import Catalog, load_catalog
-from reclane_worker.cli.catalog import BadRows
+from reclane_worker.cli.bad_rows import BadRows
 from reclane_worker.cli.interactions import interaction_options
 from reclane_worker.cli.trials import evaluate_histories
 from reclane_worker.encoder import Encoder, load_encoder

@@ -1,18 +1,26 @@
-"""BM25 over words and character bigrams, scored for a whole batch on the device."""
+"""BM25 over words and character bigrams, scored for a whole batch on the device.
+
+A catalog stores how often each document has each term. What a term is worth there depends on all
+other documents, and is worked out when the catalog is loaded: then parts that were counted at
+different times make the index that counting them at once would have made.
+"""
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from reclane_worker.text import terms
 
 K1: Final = 1.2
 B: Final = 0.75
+
+Ints = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -33,9 +41,10 @@ class LexicalIndex:
         rows: list[int] = []
         found: list[int] = []
         for row, query in enumerate(queries):
-            known = {t for t in map(self.vocabulary.get, terms(query)) if t is not None}
+            # In the order of the words, not of their numbers: rounding must not depend on these.
+            known = sorted({term for term in terms(query) if term in self.vocabulary})
             rows.extend([row] * len(known))
-            found.extend(sorted(known))
+            found.extend(self.vocabulary[term] for term in known)
         device = self.weights.device
         scores = torch.zeros(len(queries) * self.size, device=device)
         if not found:
@@ -55,29 +64,62 @@ class LexicalIndex:
         number = self.vocabulary.get(term)
         return 0 if number is None else int(self.starts[number + 1] - self.starts[number])
 
-    def is_sound(self) -> bool:
-        """Whether every posting can be scored: what was stored may not be what was built."""
-        ends, postings = self.starts, len(self.documents)
-        return bool(
-            (ends.dtype, self.documents.dtype, self.weights.dtype)
-            == (torch.int64, torch.int32, torch.float32)
-            and ends.shape == (len(self.vocabulary) + 1,)
-            and self.documents.shape == self.weights.shape == (postings,)
-            and ends[0] == 0
-            and ends[-1] == postings
-            and (ends.diff() >= 0).all()
-            and self.weights.isfinite().all()
-            and (postings == 0 or (self.documents.min() >= 0 and self.documents.max() < self.size))
-        )
-
     def to(self, device: torch.device) -> "LexicalIndex":
         """The same index with its postings on `device`."""
-        moved = {name: tensor.to(device) for name, tensor in tensors_of(self).items()}
-        return restore(self.vocabulary, moved, self.size)
+        starts, documents = self.starts.to(device), self.documents.to(device)
+        return replace(self, starts=starts, documents=documents, weights=self.weights.to(device))
+
+
+@dataclass(frozen=True)
+class Postings:
+    """How often terms are in documents: what a catalog stores.
+
+    Term t is in documents[starts[t]:starts[t + 1]], so often as the same slice of counts says.
+    """
+
+    vocabulary: Sequence[str]
+    starts: npt.NDArray[np.int64]  # (terms + 1,)
+    documents: Ints  # (postings,)
+    counts: Ints  # (postings,)
+    lengths: Ints  # (documents,), in terms
+
+    def is_sound(self) -> bool:
+        """Whether every posting can be scored: what was stored may not be what was built."""
+        ends, postings, size = self.starts, len(self.documents), len(self.lengths)
+        kinds = [one.dtype.name for one in arrays_of(self).values()]
+        return bool(
+            kinds == ["int64", "int32", "int32", "int32"]
+            and ends.shape == (len(self.vocabulary) + 1,)
+            and self.documents.shape == self.counts.shape == (postings,)
+            and self.lengths.shape == (size,)
+            and ends[0] == 0
+            and ends[-1] == postings
+            and (np.diff(ends) >= 0).all()
+            and (self.lengths >= 0).all()
+            and (self.counts > 0).all()
+            and (postings == 0 or (self.documents.min() >= 0 and self.documents.max() < size))
+        )
+
+    def index(self) -> LexicalIndex:
+        """BM25 (Robertson, k1 1.2, b 0.75) with Lucene's non-negative idf."""
+        size = len(self.lengths)
+        frequency = np.diff(self.starts)
+        count, length = self.counts.astype(np.float32), self.lengths.astype(np.float32)
+        idf = np.log1p((size - frequency + 0.5) / (frequency + 0.5))
+        mean = max(float(length.mean()), 1.0) if size else 1.0
+        norm = K1 * (1 - B + B * length[self.documents] / mean)
+        weight = np.repeat(idf, frequency) * count * (K1 + 1) / (count + norm)
+        return LexicalIndex(
+            {term: number for number, term in enumerate(self.vocabulary)},
+            torch.from_numpy(self.starts),
+            torch.from_numpy(self.documents),
+            torch.from_numpy(weight.astype(np.float32)),
+            size,
+        )
 
 
 class LexicalBuilder:
-    """Collects term counts document by document in flat arrays, then weighs them once."""
+    """Collects term counts document by document in flat arrays."""
 
     def __init__(self) -> None:
         self._vocabulary: dict[str, int] = {}
@@ -96,34 +138,45 @@ class LexicalBuilder:
             self._counts.append(count)
         self._lengths.append(counts.total())
 
-    def build(self) -> LexicalIndex:
-        """BM25 (Robertson, k1 1.2, b 0.75) with Lucene's non-negative idf."""
-        term = np.asarray(self._terms, dtype=np.int32)
-        document = np.asarray(self._documents, dtype=np.int32)
-        count = np.asarray(self._counts, dtype=np.float32)
-        length = np.asarray(self._lengths, dtype=np.float32)
-        size, words = len(length), len(self._vocabulary)
-        frequency = np.bincount(term, minlength=words)
-        idf = np.log1p((size - frequency + 0.5) / (frequency + 0.5))
-        mean = max(float(length.mean()), 1.0) if size else 1.0
-        norm = K1 * (1 - B + B * length[document] / mean)
-        weight = (idf[term] * count * (K1 + 1) / (count + norm)).astype(np.float32)
-        order = np.argsort(term, kind="stable")
-        return LexicalIndex(
-            self._vocabulary,
-            torch.from_numpy(np.concatenate(([0], np.cumsum(frequency))).astype(np.int64)),
-            torch.from_numpy(document[order]),
-            torch.from_numpy(weight[order]),
-            size,
-        )
+    def build(self) -> Postings:
+        found = (self._terms, self._documents, self._counts, self._lengths)
+        return _arranged(list(self._vocabulary), *(np.asarray(one, np.int32) for one in found))
 
 
-def restore(vocabulary: Iterable[str], tensors: dict[str, torch.Tensor], size: int) -> LexicalIndex:
-    """An index from its stored parts; see `tensors_of`."""
-    numbered = {term: number for number, term in enumerate(vocabulary)}
-    return LexicalIndex(numbered, tensors["starts"], tensors["documents"], tensors["weights"], size)
+def joined(parts: Sequence[Postings], places: Sequence[Ints], size: int) -> Postings:
+    """The postings of `size` documents from parts; `places` says of each document of a part where
+    it comes, or -1 where it is left out."""
+    numbers: dict[str, int] = {}
+    found: list[tuple[Ints, Ints, Ints]] = []
+    lengths = np.zeros(size, dtype=np.int32)
+    for part, place in zip(parts, places, strict=True):
+        theirs = [numbers.setdefault(term, len(numbers)) for term in part.vocabulary]
+        term = np.repeat(np.asarray(theirs, dtype=np.int32), np.diff(part.starts))
+        document = place[part.documents]
+        kept = document >= 0
+        found.append((term[kept], document[kept], part.counts[kept]))
+        lengths[place[place >= 0]] = part.lengths[place >= 0]
+    term, document, count = (np.concatenate(column) for column in zip(*found, strict=True))
+    return _arranged(list(numbers), term, document, count, lengths)
 
 
-def tensors_of(index: LexicalIndex) -> dict[str, torch.Tensor]:
-    """What a catalog stores of an index, beside its vocabulary in order."""
-    return {"starts": index.starts, "documents": index.documents, "weights": index.weights}
+def _arranged(vocabulary: Sequence[str], term: Ints, *rest: Ints) -> Postings:
+    """From one row for each posting, in any order."""
+    document, count, lengths = rest
+    order = np.argsort(term, kind="stable")
+    frequency = np.bincount(term, minlength=len(vocabulary))
+    starts = np.concatenate(([0], np.cumsum(frequency))).astype(np.int64)
+    return Postings(vocabulary, starts, document[order], count[order], lengths)
+
+
+def restore(vocabulary: Sequence[str], arrays: Mapping[str, npt.NDArray[Any]]) -> Postings:
+    """Postings from their stored parts; see `arrays_of`."""
+    return Postings(vocabulary, *(arrays[name] for name in _STORED))
+
+
+def arrays_of(postings: Postings) -> dict[str, npt.NDArray[Any]]:
+    """What a catalog stores of postings, beside their vocabulary in order."""
+    return {name: getattr(postings, name) for name in _STORED}
+
+
+_STORED: Final = ("starts", "documents", "counts", "lengths")
