@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydantic_core import from_json
@@ -26,7 +26,7 @@ class Lookup:
     """Reads a few pages for an id, however many items there are."""
 
     def __init__(self, folder: Path) -> None:
-        self._table: Any = safe_open(folder / LOOKUP, "np")  # safetensors has no types
+        self._table = cast("Any", safe_open(folder / LOOKUP, "np"))  # safetensors has no types
         self._digests = self._table.get_slice("digests")
         self._starts = self._table.get_slice("starts")
         self._size = self._digests.get_shape()[0]

@@ -1,4 +1,4 @@
-"""`reclane catalog`: build a catalog from items, look at one, change one."""
+"""`reclane catalog`: build a catalog from items, look at one, change one, publish one."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,7 @@ from reclane_worker.cli.bad_rows import BadRows
 from reclane_worker.cli.changes import compact, delete, upsert
 from reclane_worker.cli.interactions import interaction_options
 from reclane_worker.cli.items import item_options, shown_progress
+from reclane_worker.cli.publish import publish, published, rollback
 from reclane_worker.encoder import load_encoder
 from reclane_worker.intent.schema import read_aliases
 from reclane_worker.manifest import TASTE, path_in, read_manifest, verify
@@ -24,7 +25,7 @@ from reclane_worker.taste.signals import read_weights
 
 @click.group()
 def catalog() -> None:
-    """Build, inspect and change item catalogs."""
+    """Build, inspect, change and publish item catalogs."""
 
 
 @catalog.command()
@@ -108,5 +109,5 @@ def info(folder: Path, as_json: bool) -> None:
     Console().print(table)
 
 
-for command in (upsert, delete, compact):
+for command in (upsert, delete, compact, publish, rollback, published):
     catalog.add_command(command)
