@@ -1,19 +1,26 @@
-"""A steady load: requests that keep a queue from running empty, until they are to stop."""
+"""Workers under a steady load: requests that keep a queue from running empty, until they stop."""
 
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import redis
 
 from reclane import Client, names
 from reclane.client import Handle
+from reclane_worker.local import WorkerProcess
 from support import DEADLINE_S
 
 BACKLOG = 300
 MOST_REQUESTS = 40_000
 CHUNK = 100
+
+
+def start_all(*workers: WorkerProcess) -> None:
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(WorkerProcess.start, workers))
 
 
 class Feeder(threading.Thread):

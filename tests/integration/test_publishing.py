@@ -12,20 +12,28 @@ import pytest
 import redis
 from commands import Reclane
 
-from feeding import load
+from feeding import load, start_all
 from reclane import Client, Recommendation
 from reclane.contract import RecommendRequest
 from reclane.embedded import EmbeddedServer
 from reclane.errors import CatalogError, NotPublished
-from reclane.publishing import MAX_EARLIER, followers, publish, published, rollback
+from reclane.publishing import (
+    MAX_EARLIER,
+    Publication,
+    followers,
+    publish,
+    published,
+    rollback,
+)
 from reclane_worker.building import build_catalog
 from reclane_worker.catalog import load_catalog
 from reclane_worker.changing import compact, upsert
 from reclane_worker.demo import FIELDS, ITEMS
 from reclane_worker.encoder import load_encoder
 from reclane_worker.following import Following
+from reclane_worker.loading import load_pipeline
 from reclane_worker.local import WorkerProcess
-from reclane_worker.manifest import MANIFEST, read_manifest
+from reclane_worker.manifest import read_manifest
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.preparing import Prepared
 from reclane_worker.reading import Columns, SourceItem, read_items
@@ -61,11 +69,19 @@ def reclane(server: EmbeddedServer) -> Reclane:
 
 @pytest.fixture
 def blue(start_worker: StartWorker, built: Path) -> WorkerProcess:
-    return start_worker({**SMALL, "RECLANE_CATALOG": f"demo={built / 'blue'}"})
+    """A worker that serves blue; not started yet."""
+    return start_worker.prepare({**SMALL, "RECLANE_CATALOG": f"demo={built / 'blue'}"})
 
 
 def version(folder: Path) -> str:
     return read_manifest(folder).version
+
+
+def serving(raw: "redis.Redis", name: str, built: Path) -> int:
+    """How many workers serve a version that is published now."""
+    wanted = published(raw, KEYS)["demo"].now
+    assert wanted.version == version(built / name)
+    return sum(one.state == "serves" for one in followers(raw, KEYS, "demo", wanted)[0])
 
 
 def assert_of_one_version(answers: list[Recommendation], versions: dict[str, str]) -> set[str]:
@@ -87,7 +103,8 @@ def test_a_version_is_published_and_rolled_back_under_load_and_nothing_is_lost(
     built: Path,
     reclane: Reclane,
 ) -> None:
-    second = start_worker({**SMALL, "RECLANE_CATALOG": f"demo={built / 'blue'}"})
+    second = start_worker.prepare(blue.environment)
+    start_all(blue, second)
     versions = {name: version(built / name) for name in ("blue", "green")}
 
     def ask() -> set[str]:
@@ -101,14 +118,17 @@ def test_a_version_is_published_and_rolled_back_under_load_and_nothing_is_lost(
             assert "2 of 2 workers serve it" in reclane(*green).stdout
             assert ask() == {"green"}
             publish(raw, KEYS, "demo", str(built / "blue"), versions["blue"])
-            assert "2 of 2 workers serve it" in reclane("catalog", "rollback", "demo").stdout
+            again = rollback(raw, KEYS, "demo").now
+            assert again.version == versions["green"]
+            publish(raw, KEYS, "demo", str(built / "blue"), versions["blue"])
+            eventually(lambda: serving(raw, "blue", built) == 2, "both serve it")
+            assert ask() == {"blue"}
+            rollback(raw, KEYS, "demo")
+            eventually(lambda: serving(raw, "green", built) == 2, "both have gone back")
             assert ask() == {"green"}
         answers = [handle.result(DEADLINE_S) for handle in feeder.handles]
         published_once(seen, feeder.handles)
     assert assert_of_one_version(answers, versions) == {"blue", "green"}
-    (row,) = reclane.json("catalog", "published")
-    assert [one["state"] for one in row["workers"]] == ["serves", "serves"]
-    assert "2 of 2" in reclane("catalog", "published").stdout
     assert (blue.stop(), second.stop()) == (0, 0)
 
 
@@ -118,24 +138,30 @@ def test_a_worker_that_is_killed_amid_a_publication_comes_back_with_it(
     start_worker: StartWorker,
     blue: WorkerProcess,
     built: Path,
-    tmp_path: Path,
 ) -> None:
-    green = Path(shutil.copytree(built / "green", tmp_path / "green"))
+    green = built / "green"
+    blue.start()
     blue.signal(signal.SIGSTOP)
     os.waitid(os.P_PID, blue.pid, os.WSTOPPED)
     publish(raw, KEYS, "demo", str(green), version(green))
     waiting = client.submit_many(["film"] * 10)
     blue.kill()
-    again = start_worker({"RECLANE_CATALOG": f"demo={built / 'blue'}"})
+    again = start_worker(blue.environment)
     answers = [one.result(DEADLINE_S) for one in waiting]
     assert {one.versions.catalog for one in answers} == {f"demo@{version(green)}"}
     assert again.stop() == 0
 
-    (green / MANIFEST).unlink()
-    fallen_back = start_worker({"RECLANE_CATALOG": f"demo={built / 'blue'}"})
-    assert client.recommend("film", timeout=DEADLINE_S).items[0].id.startswith("blue/")
-    assert "not what is published" in fallen_back.log()
-    eventually(lambda: statistics(raw).get("refused"), "it says what it could not load")
+
+def test_a_worker_that_starts_without_what_is_published_takes_its_folder_and_says_so(
+    built: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = WorkerSettings.load(model="hash:384", catalog=f"demo={built / 'blue'}")
+    wanted = Publication(folder=str(built / "gone"), version="0" * 12, at=0.0)
+    pipeline = load_pipeline(settings, {"demo": wanted})
+    assert pipeline.catalogs["demo"].version == version(built / "blue")
+    assert "not what is published, but" in caplog.text
+    here = Publication(folder=str(built / "green"), version=version(built / "green"), at=0.0)
+    assert load_pipeline(settings, {"demo": here}).catalogs["demo"].version == here.version
 
 
 def test_a_worker_that_cannot_load_a_version_serves_on_and_says_why(
@@ -148,13 +174,14 @@ def test_a_worker_that_cannot_load_a_version_serves_on_and_says_why(
     stock: Any,
     tmp_path: Path,
 ) -> None:
+    blue.start()
     other = load_encoder(WorkerSettings.load(model="hash:256"))
     build_catalog(marked("other"), tmp_path / "demo", other)
     refused = reclane("catalog", "publish", str(tmp_path / "demo"), code=1)
     assert "0 of 1 workers serve it" in refused.stdout
     assert "was built with hash:256@1, the worker runs hash:384@1" in refused.stderr
     assert client.recommend("film", timeout=DEADLINE_S).items[0].id.startswith("blue/")
-    (told,) = stock.control.inspect(timeout=DEADLINE_S / 6).stats().values()
+    (told,) = stock.control.inspect(timeout=DEADLINE_S, limit=1).stats().values()
     assert "hash:256" in told["reclane"]["refused"]["demo"]["why"]
     assert told["reclane"]["catalogs"] == [f"demo@{version(built / 'blue')}"]
 
@@ -165,6 +192,10 @@ def test_a_worker_that_cannot_load_a_version_serves_on_and_says_why(
     mended = reclane("catalog", "publish", str(built / "green"), "--name", "demo")
     assert "1 of 1 workers serve it" in mended.stdout
     assert statistics(raw)["refused"] == {}
+    rows = {row["name"]: row for row in reclane.json("catalog", "published")}
+    assert [one["state"] for one in rows["demo"]["workers"]] == ["serves"]
+    assert rows["green"]["workers"] == []
+    assert rows["demo"]["earlier"][0]["folder"] == str(tmp_path / "demo")
 
 
 def test_a_folder_that_changes_is_published_again_and_any_version_of_it_can_come_back(

@@ -12,14 +12,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import pytest
 import redis
 
-from feeding import BACKLOG, CHUNK, load
+from feeding import BACKLOG, CHUNK, load, start_all
 from reclane import Client, Recommendation
 from reclane.embedded import EmbeddedServer
 from reclane_worker.building import build_catalog
@@ -66,11 +65,6 @@ def on_host(name: str, worker: WorkerProcess) -> WorkerProcess:
     if isolated:
         worker.command = [*isolated, sys.executable, "-c", RENAME, name, *worker.command]
     return worker
-
-
-def start_all(*workers: WorkerProcess) -> None:
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(WorkerProcess.start, workers))
 
 
 def id_of(raw: "redis.Redis", worker: WorkerProcess) -> str:

@@ -43,21 +43,25 @@ def published_now(settings: WorkerSettings) -> dict[str, Publication]:
         return {}
 
 
-class Following(threading.Thread):
+class Following:
     """Follows what is published under the names of a pipeline's catalogs."""
 
     def __init__(self, settings: WorkerSettings, pipeline: Pipeline) -> None:
-        super().__init__(name="reclane-catalogs", daemon=True)
         self._settings = settings
         self._pipeline = pipeline
         self._redis: Any = connect(settings)  # redis-py types replies loosely
         self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reclane-catalogs", daemon=True)
         self._refused: dict[str, tuple[Publication, str, float]] = {}
+
+    def start(self) -> None:
+        self._thread.start()
 
     def stop(self) -> None:
         """A load that is under way ends with the process."""
         self._stopping.set()
-        self.join(_JOIN_S)
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_S)
         self._redis.close()
 
     def told(self) -> dict[str, Any]:
@@ -70,7 +74,7 @@ class Following(threading.Thread):
             },
         }
 
-    def run(self) -> None:
+    def _run(self) -> None:
         yielding()
         while not self._stopping.is_set():
             try:

@@ -9,14 +9,10 @@ from rich.console import Console
 from reclane.cli import options
 from reclane_worker import changing
 from reclane_worker.cli.bad_rows import BadRows
-from reclane_worker.cli.items import item_options, shown_progress
+from reclane_worker.cli.items import folder_argument, item_options, shown_progress
 from reclane_worker.encoder import load_encoder
 from reclane_worker.reading import Columns, read_items
 from reclane_worker.settings import WorkerSettings
-
-folder_argument = click.argument(
-    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
 
 
 @click.command()

@@ -1,8 +1,9 @@
-"""Options that say how items are read, and a bar while they are encoded."""
+"""Options that name a catalog and say how items are read, and a bar while they are encoded."""
 
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reclane_worker.reading import Columns
+
+folder_argument = click.argument(
+    "folder", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
 
 _USUAL = Columns()
 _OPTIONS = (

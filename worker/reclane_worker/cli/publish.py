@@ -11,7 +11,7 @@ from reclane.publishing import Follower, Published, followers
 from reclane.publishing import publish as publish_version
 from reclane.publishing import published as all_published
 from reclane.publishing import rollback as roll_back
-from reclane_worker.cli.changes import folder_argument
+from reclane_worker.cli.items import folder_argument
 from reclane_worker.manifest import read_manifest, verify
 
 _LOOK_S: Final = 0.2
