@@ -12,12 +12,12 @@ from reclane_worker.manifest import read_manifest
 from reclane_worker.reading import SourceItem
 
 # Forks a process for each step: importing takes much longer than changing. A step is whatever
-# Python changes in the folder, as its audit events tell; what it only reads is none.
+# Python changes or flushes in the folder, as its audit events tell; what it only reads is none.
 CHANGE = """
 import os, shutil, signal, sys
 from pathlib import Path
 import torch
-from reclane_worker.changing import compact, delete, upsert
+from reclane_worker.changing import compact, upsert
 from reclane_worker.encoder import load_encoder
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings
@@ -28,7 +28,6 @@ changes = {
     "upsert": lambda folder: upsert(
         folder, [SourceItem("new", "new", "", {}), SourceItem("i00", "changed", "", {})], encoder
     ),
-    "delete": lambda folder: delete(folder, ["i00"]),
     "compact": compact,
 }
 
@@ -39,7 +38,7 @@ def change(kind, folder, last):
         paths = [one for one in arguments if isinstance(one, (str, os.PathLike))]
         if event in ("os.listdir", "os.scandir", "shutil.rmtree"):
             return
-        if event == "open" and not arguments[2] & os.O_ACCMODE:
+        if event == "open" and arguments[1] and not arguments[2] & os.O_ACCMODE:
             return
         if any(str(folder) in os.fspath(one) for one in paths):
             steps += 1
@@ -87,9 +86,9 @@ def test_a_change_that_is_killed_at_any_step_leaves_a_whole_catalog_that_can_be_
     assert done.returncode == 0, done.stderr
     before = shop_folder
     steps = [line.split() for line in done.stdout.splitlines()]
-    assert [kind for kind, _ in steps] == ["upsert", "delete", "compact"]
+    assert [kind for kind, _ in steps] == ["upsert", "compact"]
     for kind, last in steps:
-        assert int(last) > 20
+        assert int(last) > 10
         after = tmp_path / kind / last
         seen = set()
         for step in range(1, int(last)):
