@@ -25,7 +25,9 @@ ReclaneError
 └── CatalogError
     ├── ItemsInvalid      the items file has bad rows
     ├── CatalogDamaged    a catalog folder is incomplete or altered
-    └── CatalogMismatch   a catalog was built with another model
+    ├── CatalogMismatch   a catalog was built with another model
+    ├── CatalogBusy       another process changes the catalog folder now
+    └── NotPublished      no catalog is published under this name, or none was before
 """
 
 
@@ -224,3 +226,15 @@ class CatalogMismatch(CatalogError):
     """A catalog was built with another model than the one that is loaded."""
 
     code = "catalog_mismatch"
+
+
+class CatalogBusy(CatalogError):
+    """Another process changes the catalog folder now; nothing was changed."""
+
+    code = "catalog_busy"
+
+
+class NotPublished(CatalogError):
+    """No catalog is published under this name, or none was before the one that is."""
+
+    code = "not_published"

@@ -93,6 +93,16 @@ class Keys:
         """LIST, newest first, bounded."""
         return self.prefix + "reclane:dead-letters"
 
+    @property
+    def catalogs(self) -> str:
+        """HASH catalog name -> what is published, JSON; see `publishing.py`."""
+        return self.prefix + "reclane:catalogs"
+
+    @property
+    def catalogs_changed(self) -> str:
+        """Channel on which workers hear that another version was published."""
+        return self.channel(notify_channel("catalogs"))
+
     def inflight(self, worker_id: str) -> str:
         """HASH incarnation:batch:i -> origin list + message of what a worker holds."""
         return f"{self.prefix}reclane:inflight:{worker_id}"

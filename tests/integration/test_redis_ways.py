@@ -20,7 +20,7 @@ from celery import Celery
 from kombu import pools
 
 from bulk import RUN, spec, users, write_rows
-from reclane import AsyncClient, BrokerUnavailable, Client, names
+from reclane import AsyncClient, BrokerUnavailable, Client, names, publishing
 from reclane._connection import connect
 from reclane.bulk import runs, schedules
 from reclane.bulk.spec import parse_run
@@ -319,7 +319,8 @@ def test_the_documented_users_need_every_right_they_have(open_server: EmbeddedSe
 
 
 def operate(admin: "redis.Redis", settings: Settings) -> None:
-    """All that `reclane queue`, `dlq`, `bulk` and `schedule` do, with something to do it to."""
+    """All that `reclane queue`, `dlq`, `bulk`, `schedule` and `catalog` do, with something to do
+    it to."""
     keys, now = settings.keys, time.time()
     queue = keys.list(names.INTERACTIVE_QUEUE)
     failure = Failure(code="poison", message="workers died")
@@ -346,6 +347,17 @@ def operate(admin: "redis.Redis", settings: Settings) -> None:
             assert one == dropped
         conduct(admin, client, keys)
         arrange(admin, client, keys)
+        roll(admin, client, keys)
+
+
+def roll(admin: "redis.Redis", client: "redis.Redis", keys: names.Keys) -> None:
+    """What people do to catalogs that are published."""
+    admin.zadd(keys.leases, {"lives": 2**52})
+    for version in ("1" * 12, "2" * 12):
+        publishing.publish(client, keys, "demo", "/shop", version)
+    wanted = publishing.rollback(client, keys, "demo").now
+    publishing.published(client, keys)
+    assert publishing.followers(client, keys, "demo", wanted)[0]
 
 
 def conduct(admin: "redis.Redis", client: "redis.Redis", keys: names.Keys) -> None:

@@ -11,18 +11,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
 import redis
 
-from reclane import Client, Recommendation, names
-from reclane.client import Handle
+from feeding import BACKLOG, CHUNK, load, start_all
+from reclane import Client, Recommendation
 from reclane.embedded import EmbeddedServer
 from reclane_worker.building import build_catalog
 from reclane_worker.demo import FIELDS, ITEMS
@@ -42,9 +39,6 @@ from support import (
 )
 
 REQUESTS = 2_000
-BACKLOG = 300
-MOST_REQUESTS = 40_000
-CHUNK = 100
 SMALL_LEASES = {"RECLANE_LEASE_MESSAGES": "16", "RECLANE_BATCH_REQUESTS": "8"}
 RENAME = """
 import os, socket, sys
@@ -71,11 +65,6 @@ def on_host(name: str, worker: WorkerProcess) -> WorkerProcess:
     if isolated:
         worker.command = [*isolated, sys.executable, "-c", RENAME, name, *worker.command]
     return worker
-
-
-def start_all(*workers: WorkerProcess) -> None:
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(WorkerProcess.start, workers))
 
 
 def id_of(raw: "redis.Redis", worker: WorkerProcess) -> str:
@@ -108,44 +97,6 @@ def freeze_while_holding(raw: "redis.Redis", worker: WorkerProcess, worker_id: s
 
     eventually(caught, "it is frozen with messages in flight")
     return held
-
-
-class Feeder(threading.Thread):
-    """Keeps the queue from running empty until it is stopped; collects the handles."""
-
-    def __init__(self, client: Client, raw: "redis.Redis", at_least: int) -> None:
-        super().__init__(daemon=True)
-        self._client = client
-        self._raw = raw
-        self._at_least = at_least
-        self._stopping = threading.Event()
-        self.handles: list[Handle] = []
-
-    def run(self) -> None:
-        while not self._stopping.is_set() or len(self.handles) < self._at_least:
-            assert len(self.handles) < MOST_REQUESTS, "the test takes too long"
-            if self._raw.llen(names.INTERACTIVE_QUEUE) < BACKLOG:
-                first = len(self.handles)
-                texts = [f"film {n}" for n in range(first, first + CHUNK)]
-                self.handles += self._client.submit_many(texts)
-            else:
-                time.sleep(0.005)
-
-    def finish(self) -> None:
-        self._stopping.set()
-        self.join(DEADLINE_S)
-        assert not self.is_alive()
-
-
-@contextmanager
-def load(client: Client, url: str, at_least: int = 0) -> Iterator[Feeder]:
-    with redis.Redis.from_url(url) as raw:
-        feeder = Feeder(client, raw, at_least)
-        feeder.start()
-        try:
-            yield feeder
-        finally:
-            feeder.finish()
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from reclane import Client
 from reclane_worker.building import build_catalog
-from reclane_worker.catalog import read_manifest
 from reclane_worker.encoder import load_encoder
+from reclane_worker.manifest import read_manifest
 from reclane_worker.reading import Columns, read_items
 from reclane_worker.settings import WorkerSettings
 from small_model import make_small_model, write_world

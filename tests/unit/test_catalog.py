@@ -11,11 +11,12 @@ import torch
 
 from reclane.contract import RecommendRequest
 from reclane.errors import CatalogDamaged, CatalogError, CatalogMismatch, ItemsInvalid, ReclaneError
-from reclane_worker import catalog as layout
+from reclane_worker import manifest as layout
 from reclane_worker.building import build_catalog, indexed_text
-from reclane_worker.catalog import Catalog, load_catalog, read_manifest, verify
+from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.encoder import Encoder, Role, Tokens, load_encoder
 from reclane_worker.hashing import HashEncoder
+from reclane_worker.manifest import read_manifest, verify
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import Columns, SourceItem, read_items
 from reclane_worker.settings import WorkerSettings
@@ -221,8 +222,8 @@ def test_a_manifest_that_names_no_digest_is_refused(copy: Path, encoder: Encoder
 
 
 def test_a_newer_format_is_refused(copy: Path, encoder: Encoder) -> None:
-    change_manifest(copy, format=3)
-    with pytest.raises(CatalogDamaged, match="format 3, this reclane reads 2"):
+    change_manifest(copy, format=4)
+    with pytest.raises(CatalogDamaged, match="format 4, this reclane reads 3"):
         load_catalog("shop", copy, encoder)
 
 

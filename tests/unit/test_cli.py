@@ -125,6 +125,42 @@ def test_an_existing_folder_needs_the_flag(tmp_path: Path) -> None:
     assert build(tmp_path, GOOD, "--replace").exit_code == 0
 
 
+def test_a_catalog_is_changed_and_compacted(tmp_path: Path) -> None:
+    build(tmp_path, GOOD)
+    out, more = tmp_path / "out", tmp_path / "more.csv"
+    more.write_text("sku,title\na,Heat 2\nc,Cube\n,Nameless\n")
+    options = ("--id", "sku", "--skip-bad", "--model", "hash:384")
+    changed = run("catalog", "upsert", out, more, *options)
+    assert changed.exit_code == 0, changed.output
+    assert "1 added, 1 changed, 0 as they were; 3 items, version " in changed.stdout
+    assert "line 4: id is missing" in changed.stderr
+    assert (
+        "0 added, 0 changed, 2 as they were; 3 items"
+        in run("catalog", "upsert", out, more, *options).stdout
+    )
+    refused = run("catalog", "upsert", out, more, "--id", "sku", "--model", "hash:384")
+    assert "line 4: id is missing" in str(refused.exception)
+    arguments = ["catalog", "delete", str(out), "b", "-"]
+    gone = CliRunner().invoke(cli, arguments, input="c\n\nnobody\n")
+    assert "2 removed, 1 were not there; 1 items, version " in gone.stdout
+    assert "2 since it was built or compacted" in run("catalog", "info", out).stdout
+    assert "1 items, version " in run("catalog", "compact", out).stdout
+    assert json.loads(run("catalog", "info", out, "--json").stdout)["segments"] == []
+
+
+def test_publishing_and_looking_need_no_model() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from reclane.cli import cli\n"
+        "for name in ('info', 'publish', 'published', 'rollback'):\n"
+        "    assert CliRunner().invoke(cli, ['catalog', name, '--help']).exit_code == 0\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["False", "False"]
+
+
 def test_columns_can_be_mapped(tmp_path: Path) -> None:
     content = "sku,name,about\na,Heat,A heist.\n"
     options = ("--id", "sku", "--title", "name", "--text", "about", "--fields", "title, text")

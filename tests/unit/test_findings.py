@@ -205,6 +205,15 @@ def test_versions_that_differ_are_said(published: dict[str, Any], level: Level) 
     assert "model minilm@1, catalog films@abc, 7 requests" in found.text
 
 
+@pytest.mark.parametrize("why", [{"version": "abc", "at": 1.0, "why": "it is gone"}, "odd", None])
+def test_a_version_that_a_worker_could_not_load_is_a_problem(why: Any) -> None:
+    found = lane(statistics={"w1": {"catalogs": ["films@0"], "refused": {"films": why}}})
+    assert found["catalogs"].level is Level.PROBLEM
+    assert "not the version of films that is published" in found["catalogs"].text
+    assert ("it is gone" in found["catalogs"].text) == isinstance(why, dict)
+    assert "catalogs" not in lane(statistics={"w1": {"catalogs": ["films@0"], "refused": []}})
+
+
 def test_an_unseen_lane_is_unknown() -> None:
     found = list(judge_lane(LaneFacts(), KEYS, 1))
     assert {one.level for one in found} == {Level.UNKNOWN}

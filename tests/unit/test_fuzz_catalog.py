@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from fuzzing import bytes_like, changed, damaged
 from reclane.contract import Failure, RecommendRequest
 from reclane.errors import CatalogDamaged, CatalogError
-from reclane_worker import catalog as layout
+from reclane_worker import manifest as layout
 from reclane_worker.building import build_catalog
-from reclane_worker.catalog import file_digest, load_catalog, read_manifest, version_of
+from reclane_worker.catalog import load_catalog
 from reclane_worker.encoder import Encoder
+from reclane_worker.manifest import file_digest, read_manifest, version_of
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings

@@ -12,12 +12,13 @@ import pytest
 from reclane.contract import Constraint, Eq, Range, parse_request
 from reclane.errors import CatalogError
 from reclane_worker.building import build_catalog
-from reclane_worker.catalog import SCHEMA, load_catalog
+from reclane_worker.catalog import load_catalog
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.filters import Attributes
 from reclane_worker.intent.fitting import RELAXED, SOFT, fit
 from reclane_worker.intent.parse import TELLING_CHARS, Reader, Reading
 from reclane_worker.intent.schema import Aliases, Schema, SchemaBuilder, read_aliases
+from reclane_worker.manifest import SCHEMA
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings

@@ -7,17 +7,30 @@ import numpy as np
 import pytest
 import torch
 
-from reclane_worker.index.lexical import K1, B, LexicalBuilder, LexicalIndex, restore, tensors_of
+from reclane_worker.index.lexical import (
+    K1,
+    B,
+    LexicalBuilder,
+    LexicalIndex,
+    Postings,
+    arrays_of,
+    joined,
+    restore,
+)
 from reclane_worker.text import terms
 
 WORDS = [f"w{number}" for number in range(60)]
 
 
-def build(documents: list[str], builder: LexicalBuilder | None = None) -> LexicalIndex:
-    builder = builder or LexicalBuilder()
+def count(documents: list[str]) -> Postings:
+    builder = LexicalBuilder()
     for document in documents:
         builder.add(document)
     return builder.build()
+
+
+def build(documents: list[str]) -> LexicalIndex:
+    return count(documents).index()
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +53,7 @@ def queries() -> list[str]:
 
 
 def test_scores_by_the_book_equal_those_of_bm25s(documents: list[str], queries: list[str]) -> None:
-    index = build(documents, LexicalBuilder(terms, plain=True))
+    index = count(documents).index(plain=True)
     reference = bm25s.BM25(method="lucene", k1=K1, b=B)
     reference.index([document.split() for document in documents], show_progress=False)
     ours = index.scores(queries)
@@ -68,15 +81,22 @@ def test_one_rare_word_outweighs_common_ones() -> None:
 @pytest.mark.parametrize("said", ["红狐", "1984"])
 def test_bigrams_and_numbers_count_once_by_their_rarity(said: str) -> None:
     documents = [said, "red fox"]
-    assert torch.equal(
-        build(documents).scores([said]), build(documents, LexicalBuilder(plain=True)).scores([said])
-    )
+    plain = count(documents).index(plain=True)
+    assert torch.equal(build(documents).scores([said]), plain.scores([said]))
 
 
 def test_words_are_found_by_their_stems() -> None:
     scores = build(["running shoes", "a runner", "cats"]).scores(["shoe to run in"])[0]
     assert scores[0] > 0
     assert scores[2] == 0
+
+
+def test_words_by_the_book_are_whole() -> None:
+    builder = LexicalBuilder(terms)
+    builder.add("running shoes")
+    index = builder.build().index(terms, plain=True)
+    assert index.scores(["shoes"]).count_nonzero() == 1
+    assert index.scores(["shoe"]).count_nonzero() == 0
 
 
 def test_a_batch_scores_as_each_query_alone(index: LexicalIndex, queries: list[str]) -> None:
@@ -124,6 +144,22 @@ def test_chinese_is_found_by_its_bigrams() -> None:
     assert scores[1] == 0
 
 
-def test_an_index_survives_being_stored(index: LexicalIndex, queries: list[str]) -> None:
-    again = restore(list(index.vocabulary), tensors_of(index), index.size)
+def test_an_index_survives_being_stored(
+    documents: list[str], index: LexicalIndex, queries: list[str]
+) -> None:
+    postings = count(documents)
+    again = restore(postings.vocabulary, arrays_of(postings)).index()
     assert torch.equal(again.scores(queries), index.scores(queries))
+
+
+def test_parts_that_are_joined_score_as_if_they_had_been_counted_at_once(
+    documents: list[str], queries: list[str]
+) -> None:
+    """Bit for bit, with documents left out and others in another order."""
+    places = np.random.default_rng(3).permutation(200).astype(np.int32)
+    places[places >= 150] = -1
+    kept = [documents[row] for row in np.argsort(places)[50:]]
+    parts = [count(documents[:120]), count(documents[120:121]), count(documents[121:])]
+    index = joined(parts, np.split(places, [120, 121]), 150).index()
+    assert torch.equal(index.scores(queries), build(kept).scores(queries))
+    assert [index.spread(word) for word in WORDS] == [build(kept).spread(word) for word in WORDS]

@@ -175,6 +175,46 @@ def test_equal_requests_to_two_catalogs_stay_apart(
     assert [len(answer["items"]) for answer in answers] == [3, 10, 3, 10]
 
 
+def test_two_versions_of_a_catalog_share_neither_a_batch_nor_an_answer(
+    catalog: Catalog, encoder_: Counting, make_catalog: Any, shop: Any, settings: WorkerSettings
+) -> None:
+    """What was prepared before another version came, equal requests included."""
+    pipeline = Pipeline(encoder_, {"shop": catalog}, settings)
+    requests = [parse_request({"query": text}) for text in ("film", "shoes", "film", "day")]
+    prepared: list[Any] = pipeline.prepare(requests, [0.0] * 4)
+    pipeline.catalogs["shop"] = few = make_catalog(shop[:3], "few")
+    prepared += pipeline.prepare(requests, [0.0] * 4)
+    prepared = [prepared[place] for place in (0, 4, 1, 5, 2, 6, 3, 7)]
+    groups = pipeline.batches(prepared)
+    assert sorted(place for group in groups for place in group) == list(range(8))
+    for group in groups:
+        batch = [prepared[place] for place in group]
+        answers: list[Any] = pipeline.run(batch)
+        (one,) = {id(one.catalog): one.catalog for one in batch}.values()
+        assert {answer["versions"]["catalog"].split("@")[1] for answer in answers} == {one.version}
+        assert {len(answer["items"]) <= 3 for answer in answers} == {one is few}
+
+
+def test_a_request_is_read_and_answered_by_one_catalog_whatever_comes_meanwhile(
+    catalog: Catalog, encoder_: Counting, make_catalog: Any, shop: Any, settings: WorkerSettings
+) -> None:
+    """Where another version comes between reading a request and looking its items up."""
+    pipeline = Pipeline(encoder_, {"shop": catalog}, settings)
+    tokenise = encoder_.tokenise
+
+    def swap(texts: Sequence[str], role: Role) -> list[Tokens]:
+        pipeline.catalogs["shop"] = few
+        return tokenise(texts, role)
+
+    few = make_catalog(shop[:3], "few")
+    encoder_.tokenise = swap  # type: ignore[method-assign]
+    asked = {"query": 'something like "wide science news"', "history": ["i20"]}
+    (one,) = pipeline.prepare([parse_request(asked)], [0.0])
+    assert isinstance(one, Prepared)
+    assert one.catalog is catalog
+    assert set(one.history) == {20, catalog.positions["i29"]}
+
+
 # ---- what fails
 
 

@@ -17,10 +17,12 @@ from scipy import sparse
 from reclane.cli import cli
 from reclane.contract import Failure, parse_request
 from reclane.errors import CatalogDamaged, ItemsInvalid
-from reclane_worker import catalog as layout
+from reclane_worker import manifest as layout
 from reclane_worker.building import build_catalog
-from reclane_worker.catalog import Catalog, load_catalog, read_manifest
+from reclane_worker.catalog import Catalog, load_catalog
+from reclane_worker.changing import compact, delete, upsert
 from reclane_worker.encoder import Encoder
+from reclane_worker.manifest import read_manifest
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import BadRow, SourceItem
 from reclane_worker.retrieval import _tastes
@@ -379,6 +381,35 @@ def test_what_is_stored_comes_back(behaved: Path) -> None:
     assert again.keys() == stored.keys()
     for name, tensor in stored.items():
         torch.testing.assert_close(again[name], tensor, rtol=0, atol=0)
+
+
+def test_a_taste_goes_with_the_ids_of_a_catalog_that_changes(
+    behaved: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    """What goes with a history does, by the same score; items that came since have none."""
+    folder = Path(shutil.copytree(behaved / "shop", tmp_path / "shop"))
+
+    def worth(history: str) -> dict[str, float]:
+        """What each item gains by one in a history."""
+        catalog = load_catalog("shop", folder, encoder)
+        assert catalog.taste is not None
+        scores = torch.zeros(1, len(catalog))
+        catalog.taste.add(scores, [{catalog.positions[history]: 1.0}])
+        return dict(zip(catalog.ids, scores[0].tolist(), strict=True))
+
+    before = worth("i06")
+    assert before["i09"] > 0
+    new = [SourceItem(one, f"title of {one}", "", {}) for one in ("new", "i03", "i00")]
+    upsert(folder, new, encoder)
+    delete(folder, ["i01", "i09", "i29"])
+    upsert(folder, [SourceItem("i01", "back", "", {})], encoder)
+    expected = {one: worth for one, worth in before.items() if one not in ("i09", "i29")}
+    assert worth("i06") == pytest.approx(expected | {"new": 0.0})
+    assert set(worth("new").values()) == {0.0}
+    compact(folder)
+    assert worth("i06") == pytest.approx(expected | {"new": 0.0})
+    told = json.loads(CliRunner().invoke(cli, ["catalog", "info", str(folder), "--json"]).output)
+    assert told["taste"].keys() == set(signals.SIGNALS)
 
 
 @pytest.mark.parametrize("change", ["removed", "flipped", "unsealed"])

@@ -120,6 +120,8 @@ def _typed_failures() -> Iterator[None]:
 @cache
 def local_pipeline() -> "Pipeline":
     """The pipeline of this process, loaded once; a worker with the lane shares it."""
+    from reclane_worker.following import published_now
     from reclane_worker.loading import load_pipeline
 
-    return load_pipeline(WorkerSettings.from_environment())
+    settings = WorkerSettings.from_environment()
+    return load_pipeline(settings, published_now(settings))

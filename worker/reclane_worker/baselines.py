@@ -26,10 +26,10 @@ def bm25_rankings(
 
     Robertson's BM25 (k1 1.2, b 0.75) over whole words and character bigrams, without stems.
     """
-    builder = LexicalBuilder(terms, plain=True)
+    builder = LexicalBuilder(terms)
     for line in catalog.lines:
         builder.add(indexed_text(SourceItem(**from_json(line)), fields))
-    index = builder.build()
+    index = builder.build().index(terms, plain=True)
     for start in range(0, len(requests), _CHUNK):
         part = requests[start : start + _CHUNK]
         for scores in index.scores([normalise(one.query or "") for one in part]):

@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
+from array import array
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from tempfile import mkdtemp
@@ -13,15 +13,16 @@ from typing import IO, Final
 import numpy as np
 import torch
 from pydantic_core import to_json
-from safetensors.numpy import save_file as save_numpy
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from reclane.errors import CatalogError
-from reclane_worker import catalog as layout
+from reclane_worker import disk
+from reclane_worker import manifest as layout
 from reclane_worker.batching import Limits, plan
 from reclane_worker.encoder import Encoder
-from reclane_worker.index.lexical import LexicalBuilder, tensors_of
-from reclane_worker.intent.schema import Aliases, SchemaBuilder
+from reclane_worker.index.lexical import LexicalBuilder, arrays_of
+from reclane_worker.intent.schema import Aliases, Schema, SchemaBuilder
+from reclane_worker.lookup import write_lookup
 from reclane_worker.reading import SourceItem
 from reclane_worker.text import normalise
 
@@ -31,6 +32,9 @@ MAX_TEXT_CHARS: Final = 20_000
 
 Progress = Callable[[int], None]
 Learn = Callable[[Path], None]  # adds an optional file to the folder
+Vectors = Callable[[IO[bytes], int, list[str]], Iterator[int]]
+"""Writes the vectors of some items in a row, float32, given the position of the first and their
+texts; yields how many were written."""
 
 
 def build_catalog(
@@ -61,10 +65,23 @@ def build_catalog(
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        count = _write_parts(items, folder, encoder, fields, SchemaBuilder(aliases), progress)
+        schema, unseen = SchemaBuilder(aliases), set(fields) - {"title", "text"}
+
+        def seen() -> Iterator[SourceItem]:
+            for item in items:
+                schema.add(item.title, item.attributes)
+                unseen.difference_update(item.attributes)
+                yield item
+
+        count = write_parts(seen(), folder, fields, encoded(encoder), encoder.dim, progress)
+        if unseen and count:
+            raise CatalogError(f"no item has a field {', '.join(sorted(unseen))}; see --fields")
+        write_schema(folder, schema.build())
         if learn is not None:
             learn(folder)
-        manifest = _write_manifest(folder, encoder, fields, count)
+        manifest = _describe(folder, encoder, fields, count)
+        (folder / layout.MANIFEST).write_text(layout.shown(manifest), "utf-8")
+        disk.settle(folder)
         _publish(folder, out)
         return manifest
     finally:
@@ -96,39 +113,52 @@ def indexed_text(item: SourceItem, fields: tuple[str, ...]) -> str:
     return normalise(". ".join(parts))[:MAX_TEXT_CHARS]
 
 
-def _write_parts(
+def write_parts(
     items: Iterable[SourceItem],
     folder: Path,
-    encoder: Encoder,
     fields: tuple[str, ...],
-    schema: SchemaBuilder,
-    progress: Progress,
+    vectors: Vectors,
+    dim: int,
+    progress: Progress = lambda done: None,
 ) -> int:
+    """Write all files that a layer has of its items, whatever becomes a layer: a build, a change,
+    a compaction. Returns how many items there were.
+
+    `progress` hears how many vectors were written.
+    """
     lexical = LexicalBuilder()
-    unseen = set(fields) - {"title", "text"}
-    raw_vectors = folder / "vectors.raw"
-    count = 0
-    with (folder / layout.ITEMS).open("wb") as lines, raw_vectors.open("wb") as vectors:
+    ids: list[str] = []
+    starts = array("q")
+    raw = folder / "vectors.raw"
+    done = 0
+    with (folder / layout.ITEMS).open("wb") as lines, raw.open("wb") as written:
         for chunk in _chunks(items):
             texts = [indexed_text(item, fields) for item in chunk]
             for item, text in zip(chunk, texts, strict=True):
-                unseen.difference_update(item.attributes)
-                lines.write(_line(item))
+                ids.append(item.id)
+                starts.append(lines.tell())
+                lines.write(line_of(item) + b"\n")
                 lexical.add(text)
-                schema.add(item.title, item.attributes)
-            for part in encode_into(vectors, texts, encoder):
-                count += part
-                progress(count)
-    if unseen and count:
-        raise CatalogError(f"no item has a field {', '.join(sorted(unseen))}; see --fields")
-    _store_vectors(raw_vectors, folder, count, encoder.dim)
-    index = lexical.build()
-    save_file(tensors_of(index), folder / layout.LEXICAL)
-    vocabulary = json.dumps(list(index.vocabulary), ensure_ascii=False)
+            for part in vectors(written, len(ids) - len(chunk), texts):
+                done += part
+                progress(done)
+    _store_vectors(raw, folder, len(ids), dim)
+    postings = lexical.build()
+    save_file(arrays_of(postings), folder / layout.LEXICAL)
+    vocabulary = json.dumps(list(postings.vocabulary), ensure_ascii=False)
     (folder / layout.VOCABULARY).write_text(vocabulary, "utf-8")
-    described = schema.build().model_dump_json(indent=1, exclude_defaults=True)
+    write_lookup(folder, ids, starts)
+    return len(ids)
+
+
+def write_schema(folder: Path, schema: Schema) -> None:
+    described = schema.model_dump_json(indent=1, exclude_defaults=True)
     (folder / layout.SCHEMA).write_text(described, "utf-8")
-    return count
+
+
+def encoded(encoder: Encoder) -> Vectors:
+    """Vectors that the model makes of the texts."""
+    return lambda out, first, texts: encode_into(out, texts, encoder)
 
 
 def _chunks(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
@@ -137,14 +167,15 @@ def _chunks(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
         yield chunk
 
 
-def _line(item: SourceItem) -> bytes:
+def line_of(item: SourceItem) -> bytes:
+    """What a catalog stores of an item, without the line's end; equal for equal items."""
     row = {
         "id": item.id,
         "title": item.title,
         "text": item.text,
         "attributes": item.attributes,
     }
-    return to_json(row) + b"\n"
+    return to_json(row)
 
 
 def encode_into(out: IO[bytes], texts: list[str], encoder: Encoder) -> Iterator[int]:
@@ -170,11 +201,11 @@ def _store_vectors(raw: Path, folder: Path, count: int, dim: int) -> None:
     shape = (count, dim)
     empty = np.zeros(shape, dtype=np.float32)
     mapped = np.memmap(raw, dtype=np.float32, mode="r", shape=shape) if count else empty
-    save_numpy({"vectors": mapped}, folder / layout.VECTORS)
+    save_file({"vectors": mapped}, folder / layout.VECTORS)
     raw.unlink()
 
 
-def _write_manifest(
+def _describe(
     folder: Path, encoder: Encoder, fields: tuple[str, ...], count: int
 ) -> layout.Manifest:
     digests = {
@@ -182,7 +213,7 @@ def _write_manifest(
         for name in (*layout.FILES, *layout.OPTIONAL)
         if (folder / name).exists()
     }
-    manifest = layout.Manifest(
+    return layout.Manifest(
         format=layout.FORMAT,
         version=layout.version_of(digests),
         model=encoder.name,
@@ -191,26 +222,18 @@ def _write_manifest(
         dim=encoder.dim,
         items=count,
         fields=fields,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=layout.now(),
         files=digests,
     )
-    (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", "utf-8")
-    return manifest
 
 
 def _publish(folder: Path, out: Path) -> None:
-    """Make the folder durable, then visible under its name in one rename."""
-    for path in (*folder.iterdir(), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        path.chmod(0o755 if path == folder else 0o644)  # a worker may be another user
-    if out.exists():
+    """Make the folder visible under its name; nobody may be changing what it replaces."""
+    if not out.exists():
+        folder.rename(out)
+        return
+    with disk.locked(out):
         old = out.with_name(f".{out.name}-old-{os.getpid()}")
         out.rename(old)
         folder.rename(out)
-        shutil.rmtree(old)
-    else:
-        folder.rename(out)
+    shutil.rmtree(old)

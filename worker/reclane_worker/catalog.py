@@ -1,53 +1,25 @@
-"""A built catalog: verified on loading, immutable afterwards. `building.py` makes one."""
+"""A catalog in memory: verified on loading, immutable afterwards. `building.py` makes one."""
 
-import hashlib
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from reclane.errors import CatalogDamaged, CatalogMismatch
+from reclane.errors import CatalogMismatch
+from reclane_worker import manifest as layout
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.filters import Attributes
-from reclane_worker.index.lexical import LexicalIndex, restore
+from reclane_worker.index.lexical import LexicalIndex
 from reclane_worker.intent.parse import Reader
-from reclane_worker.intent.schema import Schema
+from reclane_worker.intent.schema import Schema, aliases_of, learn_schema
+from reclane_worker.layers import Whole, read_items, reading
+from reclane_worker.manifest import Manifest, path_in, read_manifest, verify
 from reclane_worker.taste import signals
-
-FORMAT: Final = 3
-MANIFEST: Final = "manifest.json"
-ITEMS: Final = "items.jsonl"
-VECTORS: Final = "vectors.safetensors"
-LEXICAL: Final = "lexical.safetensors"
-VOCABULARY: Final = "vocabulary.json"
-SCHEMA: Final = "schema.json"
-TASTE: Final = "taste.safetensors"  # only of a catalog built with interactions
-FILES: Final = (ITEMS, VECTORS, LEXICAL, VOCABULARY, SCHEMA)
-OPTIONAL: Final = (TASTE,)
-
-
-class Manifest(BaseModel):
-    """What a catalog folder says of itself. `version` is a digest of its files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int
-    version: str
-    model: str
-    model_revision: str
-    pooling: str
-    dim: int
-    items: int
-    fields: tuple[str, ...]
-    created: str
-    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -83,134 +55,77 @@ class Catalog:
         return {name: known[name] for name in wanted if name in known}
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest alone, unverified files.
+def load_catalog(name: str, folder: Path, encoder: Encoder, version: str | None = None) -> Catalog:
+    """Verify and load a catalog folder for `encoder`, in its present version or one before.
 
     Raises:
-        CatalogDamaged: not a catalog folder, or of a format this version does not know.
-    """
-    try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        raise CatalogDamaged(
-            f"{folder} is no catalog (no {MANIFEST}); make one with: reclane catalog build"
-        ) from None
-    except (OSError, ValidationError):
-        raise CatalogDamaged(
-            f"{folder / MANIFEST} cannot be read; build the catalog again"
-        ) from None
-    if manifest.format != FORMAT:
-        raise CatalogDamaged(
-            f"{folder} has format {manifest.format}, this reclane reads {FORMAT}; build it again"
-        )
-    return manifest
-
-
-def load_catalog(name: str, folder: Path, encoder: Encoder) -> Catalog:
-    """Verify and load a catalog folder for `encoder`.
-
-    Raises:
-        CatalogDamaged: a file is missing, its SHA-256 differs, or it does not hold what a build
-            writes: a digest shows accidents, not who made the folder.
+        CatalogDamaged: a file is missing, its SHA-256 differs, it does not hold what a build
+            writes, or the folder has no such version.
         CatalogMismatch: its vectors were made by another model.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, version)
+    require_model(folder, manifest, encoder)
+    verify(folder, manifest)
+    with reading(folder):
+        return _read(name, folder, manifest, encoder.device)
+
+
+def require_model(folder: Path, manifest: Manifest, encoder: Encoder) -> None:
+    """Raises:
+    CatalogMismatch: its vectors were made by another model.
+    """
     if manifest.model_revision != encoder.revision or manifest.dim != encoder.dim:
         raise CatalogMismatch(
             f"{folder} was built with {manifest.model}@{manifest.model_revision}, the worker runs "
             f"{encoder.name}@{encoder.revision}; build it again or set RECLANE_MODEL"
         )
-    verify(folder, manifest)
-    try:
-        return _read(name, folder, manifest, encoder)
-    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
-        why = type(error).__name__
-    except SafetensorError:
-        why = "safetensors"
-    raise CatalogDamaged(f"{folder} cannot be read ({why}); build the catalog again")
 
 
-def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Catalog:
-    lines = (folder / ITEMS).read_bytes().splitlines()
-    rows = [from_json(line) for line in lines]
-    ids = [row["id"] for row in rows]
-    positions = {item: position for position, item in enumerate(ids)}
-    if len(positions) != manifest.items or not all(map(_is_item, rows)):
-        raise CatalogDamaged(f"{folder / ITEMS} does not hold items; build the catalog again")
-    vectors = load_file(folder / VECTORS)["vectors"]
-    fits = vectors.shape == (len(ids), manifest.dim) and vectors.dtype == torch.float32
-    if not fits or not vectors.isfinite().all():
-        raise CatalogDamaged(f"{folder / VECTORS} does not fit the items; build the catalog again")
-    vocabulary = json.loads((folder / VOCABULARY).read_text("utf-8"))
-    lexical = restore(vocabulary, load_file(folder / LEXICAL), len(ids))
-    if not lexical.is_sound():
-        raise CatalogDamaged(f"{folder / LEXICAL} does not fit the items; build the catalog again")
+def _read(name: str, folder: Path, manifest: Manifest, device: torch.device) -> Catalog:
+    items = read_items(folder, manifest)
+    rows, positions = items.rows, items.positions()
     titles = [row["title"] for row in rows]
-    attributes = Attributes((row["attributes"] for row in rows), len(ids))
-    schema = Schema.model_validate_json((folder / SCHEMA).read_bytes())
-    taste = None
-    if TASTE in manifest.files:
-        taste = signals.restore(load_file(folder / TASTE), len(ids), encoder.device)
+    attributes = Attributes((row["attributes"] for row in rows), len(rows))
+    lexical = items.postings.index()
+    schema = read_schema(folder, manifest, items)
+    taste = read_taste(folder, manifest, items, device)
     return Catalog(
         name=name,
         version=manifest.version,
-        ids=ids,
+        ids=list(positions),
         titles=titles,
         positions=positions,
-        vectors=vectors.to(encoder.device),
-        centre=_centre(vectors).to(encoder.device),
-        lexical=lexical.to(encoder.device),
+        vectors=items.vectors.to(device),
+        centre=_centre(items.vectors).to(device),
+        lexical=lexical.to(device),
         attributes=attributes,
         reader=Reader(schema, attributes.texts, titles, lexical.spread),
-        lines=lines,
+        lines=items.lines,
         taste=taste,
     )
 
 
+def read_schema(folder: Path, manifest: Manifest, items: Whole) -> Schema:
+    """What a build learnt of the attributes; where items have changed since, it is learnt anew."""
+    stored = (folder / path_in(manifest.base, layout.SCHEMA)).read_bytes()
+    schema = Schema.model_validate_json(stored)
+    return learn_schema(items.rows, aliases_of(schema)) if manifest.segments else schema
+
+
+def read_taste(
+    folder: Path, manifest: Manifest, items: Whole, device: torch.device
+) -> signals.Taste | None:
+    """What a build learnt of tastes. It goes with ids: items that came since have none."""
+    path = path_in(manifest.base, layout.TASTE)
+    if path not in manifest.files:
+        return None
+    taste = signals.restore(load_file(folder / path), len(items.base), device)
+    if not manifest.segments:
+        return taste
+    positions = items.positions()
+    places = np.array([positions.get(item, -1) for item in items.base], dtype=np.int64)
+    return signals.moved(taste, places, len(positions))
+
+
 def _centre(vectors: torch.Tensor) -> torch.Tensor:
     return vectors.mean(0) if len(vectors) else vectors.new_zeros(vectors.shape[1])
-
-
-def _is_item(row: dict[str, Any]) -> bool:
-    texts = row["id"], row["title"], row["text"]
-    return all(isinstance(one, str) for one in texts) and isinstance(row["attributes"], dict)
-
-
-def version_of(digests: Mapping[str, str]) -> str:
-    """The version that files with these SHA-256 make."""
-    joined = "".join(digests[name] for name in _stored(digests))
-    return hashlib.sha256(joined.encode()).hexdigest()[:12]
-
-
-def _stored(names: Collection[str]) -> tuple[str, ...]:
-    """Files of a catalog that has these, in their order: all that each has, what more is there."""
-    return (*FILES, *(name for name in OPTIONAL if name in names))
-
-
-def verify(folder: Path, manifest: Manifest) -> None:
-    """Compare every file with the manifest's SHA-256, and the version with the files.
-
-    Raises:
-        CatalogDamaged: naming the first file that is missing or differs.
-    """
-    names = _stored(manifest.files)
-    if set(manifest.files) != set(names) or manifest.version != version_of(manifest.files):
-        raise CatalogDamaged(f"{folder / MANIFEST} was altered; build the catalog again")
-    for name in names:
-        try:
-            digest = file_digest(folder / name)
-        except FileNotFoundError:
-            raise CatalogDamaged(f"{folder / name} is missing; build the catalog again") from None
-        except OSError as error:
-            raise CatalogDamaged(f"{folder / name} cannot be read ({error.strerror})") from None
-        if digest != manifest.files.get(name):
-            raise CatalogDamaged(
-                f"{folder / name} was altered or cut short (SHA-256 differs); "
-                "build the catalog again or restore it"
-            )
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -103,7 +103,7 @@ def device_threads(settings: WorkerSettings, kind: str) -> int:
     return 1 if kind == "cuda" else min(MAX_CPU_THREADS, os.cpu_count() or 1)
 
 
-def _yielding() -> None:
+def yielding() -> None:
     """Let the other threads of this process have a core as soon as they have something to do: to
     commit what is done, or to run what passes bulk (2 cores: interactive p99 beside a bulk run
     84 -> 67 ms). Only on Linux is niceness each thread's own."""
@@ -117,7 +117,7 @@ class Device:
     def __init__(self, stopwatch: Stopwatch, threads: int) -> None:
         self.threads = threads
         self._pool = ThreadPoolExecutor(
-            max_workers=threads, thread_name_prefix="reclane-device", initializer=_yielding
+            max_workers=threads, thread_name_prefix="reclane-device", initializer=yielding
         )
         self._express = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reclane-express")
         self._stopwatch = stopwatch

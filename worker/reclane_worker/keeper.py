@@ -15,6 +15,7 @@ from reclane_worker.lane import Lane, is_passing
 
 _log = logging.getLogger(__name__)
 _MAX_TICK_S: Final = 1.0
+_NEWS: Final = ("late", "catalogs", "refused")  # a probe, or who publishes, hears of it at once
 
 
 class Keeper(threading.Thread):
@@ -50,24 +51,24 @@ class Keeper(threading.Thread):
         tick_s = min(_MAX_TICK_S, self._lease_s / 3)
         overdue = Overdue(tick_s)
         renew_at = 0.0
-        told: str | None = None
+        told: tuple[Any, ...] = ()
         while not self._stopping.wait(tick_s):
             now = time.monotonic()
             running = self._stopwatch.running()
             stuck = overdue.check(running, now)
             if stuck:
                 end_process(EXIT_STUCK, stuck)
-            late = overdue.late(running)
-            if now >= renew_at or late != told:  # a probe hears of it at once
-                self._renew_and_recover(now, late)
-                renew_at, told = now + self._lease_s / 3, late
+            found = self._statistics() | {"late": overdue.late(running)}
+            news = tuple(found.get(name) for name in _NEWS)
+            if now >= renew_at or news != told:
+                self._renew_and_recover(now, found)
+                renew_at, told = now + self._lease_s / 3, news
 
-    def _renew_and_recover(self, now: float, late: str | None) -> None:
+    def _renew_and_recover(self, now: float, found: dict[str, Any]) -> None:
         """Nobody recovers within one lease of (re)connecting: after an outage every lease has
         lapsed, and the others need that long to renew theirs."""
         try:
-            found = self._statistics()
-            self._lane.renew(json.dumps(found | {"late": late}), found["pace_per_s"])
+            self._lane.renew(json.dumps(found), found["pace_per_s"])
             if self._connected_at is None:
                 self._connected_at = now
             if now - self._connected_at > self._lease_s:

@@ -1,14 +1,18 @@
-"""Loads the model and the catalogs that the settings name, and warms them up."""
+"""Loads the model and the catalogs that workers shall serve, and warms them up."""
 
 import logging
 import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
 
 import torch
 
-from reclane.contract import RecommendRequest
-from reclane.errors import InvalidSettings
-from reclane_worker.catalog import load_catalog
-from reclane_worker.encoder import load_encoder
+from reclane.contract import Failure, RecommendRequest
+from reclane.errors import CatalogError, InvalidSettings
+from reclane.publishing import Publication
+from reclane_worker.catalog import Catalog, load_catalog
+from reclane_worker.encoder import Encoder, load_encoder
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.settings import WorkerSettings
 
@@ -16,8 +20,14 @@ _log = logging.getLogger(__name__)
 _WARM_UP = ("warm up", "a longer request warms up the kernels that longer requests will use " * 4)
 
 
-def load_pipeline(settings: WorkerSettings) -> Pipeline:
-    """Encoder, catalogs and pipeline, ready to answer at full speed.
+_NOTHING: Final[Mapping[str, Publication]] = {}
+
+
+def load_pipeline(
+    settings: WorkerSettings, published: Mapping[str, Publication] = _NOTHING
+) -> Pipeline:
+    """Encoder, catalogs and pipeline, ready to answer at full speed. What is published under a
+    catalog's name is loaded in place of its folder, if it can be.
 
     Raises:
         InvalidSettings, ModelUnusable, CatalogError: with what to do.
@@ -28,14 +38,36 @@ def load_pipeline(settings: WorkerSettings) -> Pipeline:
             "RECLANE_CATALOG is not set; build one with `reclane catalog build` and name its folder"
         )
     encoder = load_encoder(settings)
-    catalogs = {name: load_catalog(name, path, encoder) for name, path in folders.items()}
+    catalogs = {
+        name: _load(name, path, published.get(name), encoder) for name, path in folders.items()
+    }
     pipeline = Pipeline(encoder, catalogs, settings)
-    for text in _WARM_UP:
-        pipeline.recommend([RecommendRequest(query=text)])
+    warm_up(pipeline)
     for name, catalog in catalogs.items():
         _log.info("catalog %s@%s: %s items", name, catalog.version, len(catalog))
     _log.info("model %s@%s on %s, %s threads", *_device(pipeline))
     return pipeline
+
+
+def _load(name: str, folder: Path, wanted: Publication | None, encoder: Encoder) -> Catalog:
+    if wanted is not None:
+        try:
+            return load_catalog(name, Path(wanted.folder), encoder, wanted.version)
+        except CatalogError as error:
+            _log.warning("catalog %s: not what is published, but %s: %s", name, folder, error)
+    return load_catalog(name, folder, encoder)
+
+
+def warm_up(pipeline: Pipeline) -> None:
+    """Answer some requests by the default catalog.
+
+    Raises:
+        CatalogError: it cannot answer.
+    """
+    for text in _WARM_UP:
+        (answer,) = pipeline.recommend([RecommendRequest(query=text)])
+        if isinstance(answer, Failure):
+            raise CatalogError(f"a request to warm up failed: {answer.message} [{answer.code}]")
 
 
 def share_cores(batches: int) -> None:

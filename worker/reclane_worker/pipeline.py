@@ -33,7 +33,11 @@ _NOT_FINITE: Final = Failure(
 
 
 class Pipeline:
-    """One encoder and its catalogs. One thread may prepare while another runs."""
+    """One encoder and its catalogs. One thread may prepare while another runs.
+
+    A catalog may be replaced at any time, by one assignment to its name in `catalogs`: what is
+    prepared before is answered by the one before.
+    """
 
     def __init__(
         self, encoder: Encoder, catalogs: Mapping[str, Catalog], settings: WorkerSettings
@@ -133,9 +137,9 @@ class Pipeline:
         copies: dict[str, list[int]] = {}
         for index, one in enumerate(prepared):
             copies.setdefault(one.key, []).append(index)
-        by_catalog: dict[str, list[int]] = {}
+        by_catalog: dict[int, list[int]] = {}  # two versions of one may be here
         for first, *_ in copies.values():
-            by_catalog.setdefault(prepared[first].catalog.name, []).append(first)
+            by_catalog.setdefault(id(prepared[first].catalog), []).append(first)
         groups: list[list[int]] = []
         for members in by_catalog.values():
             lengths = [len(prepared[i].tokens) for i in members]
@@ -173,7 +177,8 @@ class Pipeline:
     def _remember(self, rows: Sequence[Prepared], answers: Sequence[Answer | Failure]) -> None:
         for one, answer in zip(rows, answers, strict=True) if self._cache else ():
             if not isinstance(answer, Failure):
-                self._cache.keep(cache_key(self._model, one.catalog, one.key), answer)
+                key = cache_key(self._model, one.catalog, answer_key(one.request))
+                self._cache.keep(key, answer)
 
     @torch.inference_mode()
     def _run(self, batch: Sequence[Prepared]) -> list[Answer | Failure]:

@@ -25,8 +25,8 @@ class Prepared:
     """A request ready for the device: the text to compare, its tokens, constraints on attributes,
     its history by position, and how many items to answer with at most.
 
-    Requests with one `key` have one answer. `trust` is how far the encoder can read the text, 0 to
-    1. Times are those of its batch.
+    Requests with one `key` have one answer, of one version of their catalog. `trust` is how far the
+    encoder can read the text, 0 to 1. Times are those of its batch.
     """
 
     key: str
@@ -58,20 +58,25 @@ class Preparer:
         requests: Sequence[RecommendRequest],
         queued_ms: Sequence[float],
     ) -> list[Prepared | Failure]:
-        """Normalise and tokenise all at once; `queued_ms` is each request's age."""
+        """Normalise and tokenise all at once; `queued_ms` is each request's age.
+
+        Each request is looked up in one catalog and stays with it, whatever is served meanwhile.
+        """
         started = time.perf_counter()
-        asked = [self._understand(request) for request in requests]
+        catalogs = [find_catalog(self._catalogs, request.catalog) for request in requests]
+        asked = [_understand(*one) for one in zip(requests, catalogs, strict=True)]
         texts = [one.text for one in asked]
         tokens = failing_alone(lambda part: self._encoder.tokenise(part, "query"), texts)
         spent_ms = (time.perf_counter() - started) * 1e3
         prepared: list[Prepared | Failure] = []
-        rows = zip(keys, requests, asked, tokens, queued_ms, strict=True)
-        for key, request, one, ids, queued in rows:
+        rows = zip(keys, requests, catalogs, asked, tokens, queued_ms, strict=True)
+        for key, request, catalog, one, ids, queued in rows:
             if isinstance(ids, Failure):
                 prepared.append(ids)
                 continue
             try:
-                prepared.append(self._one(key, request, one, ids, queued, spent_ms))
+                found = self._known(catalog, request.catalog)
+                prepared.append(self._one(key, request, found, one, ids, queued, spent_ms))
             except Exception as error:
                 prepared.append(failure_of(error))
         return prepared
@@ -80,12 +85,12 @@ class Preparer:
         self,
         key: str,
         request: RecommendRequest,
+        catalog: Catalog,
         asked: Reading,
         tokens: Tokens,
         queued: float,
         spent_ms: float,
     ) -> Prepared:
-        catalog = self._catalog(request.catalog)
         catalog.attributes.check(request.filters)
         history = self._history(request, catalog)
         for position in asked.similar:
@@ -102,7 +107,7 @@ class Preparer:
         trust = self._encoder.trust(text, tokens) if text else 0.0
         read = tokens if text else []
         return Prepared(
-            key=key,
+            key=f"{catalog.version} {key}",
             request=request,
             catalog=catalog,
             text=text,
@@ -115,22 +120,7 @@ class Preparer:
             tokenise_ms=spent_ms,
         )
 
-    def _understand(self, request: RecommendRequest) -> Reading:
-        """What a request asks of its catalog; what it brings itself is not read again."""
-        query = request.query or ""
-        if request.intent is not None:
-            text = query if request.intent.text is None else request.intent.text
-            return Reading(normalise(text), request.intent.constraints)
-        catalog = find_catalog(self._catalogs, request.catalog)
-        if catalog is not None:
-            try:
-                return catalog.reader.read(query)
-            except Exception as error:  # a text that is not understood can still be compared
-                failure_of(error)
-        return Reading(normalise(query))
-
-    def _catalog(self, name: str | None) -> Catalog:
-        catalog = find_catalog(self._catalogs, name)
+    def _known(self, catalog: Catalog | None, name: str | None) -> Catalog:
         if catalog is None:
             known = ", ".join(sorted(self._catalogs))
             raise RequestFailed(f"no catalog {name!r} here; there is: {known}", "unknown_catalog")
@@ -146,6 +136,20 @@ class Preparer:
                 decayed = weight * self._history_decay**age
                 weights[position] = weights.get(position, 0.0) + decayed
         return weights
+
+
+def _understand(request: RecommendRequest, catalog: Catalog | None) -> Reading:
+    """What a request asks of its catalog; what it brings itself is not read again."""
+    query = request.query or ""
+    if request.intent is not None:
+        text = query if request.intent.text is None else request.intent.text
+        return Reading(normalise(text), request.intent.constraints)
+    if catalog is not None:
+        try:
+            return catalog.reader.read(query)
+        except Exception as error:  # a text that is not understood can still be compared
+            failure_of(error)
+    return Reading(normalise(query))
 
 
 def find_catalog(catalogs: Mapping[str, Catalog], name: str | None) -> Catalog | None:

@@ -13,8 +13,8 @@ from reclane._connection import connect
 from reclane._refusal import RIGHTS, refusal
 from reclane.settings import Settings
 
-# What is used of each key and channel: by the lane's scripts, bulk runs, `reclane probe`, Celery's
-# consumer and its backend.
+# What is used of each key and channel: by the lane's scripts, bulk runs, what is published,
+# `reclane probe`, Celery's consumer and its backend.
 _ANY: Final = "PING MULTI EXEC UNSUBSCRIBE PUNSUBSCRIBE TIME"
 # Never shorter than the command allows: a server may read past the end of what it is asked about.
 _WHOLE: Final = (
@@ -76,6 +76,8 @@ def _calls(settings: Settings) -> Iterator[str]:
         keys.dead_letters: _DEAD_LETTERS,
         **{keys.list(queue): _LISTS for queue in names.LANE_QUEUES},
         keys.channel(names.notify_channel("")): "PUBLISH",
+        keys.catalogs: "HGETALL",
+        keys.catalogs_changed: "SUBSCRIBE",
         result: f"{_RESULT} {_CHORD} GETRANGE UNLINK",
         keys.bulk_runs: "ZADD ZREMRANGEBYRANK",
         keys.bulk_due: _BULK_DUE,

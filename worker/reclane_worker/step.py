@@ -51,6 +51,7 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         from reclane_worker.celery_side.holdings import Holdings
         from reclane_worker.celery_side.remote import Remote
         from reclane_worker.device import Stopwatch
+        from reclane_worker.following import Following
         from reclane_worker.keeper import Keeper
         from reclane_worker.loading import share_cores
         from reclane_worker.loop import LaneLoop
@@ -71,11 +72,15 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
             state.revoked,
         )
         share_cores(self.loop.device_threads)
+        self.following = Following(settings, pipeline)
         self.keeper = Keeper(
-            Lane(settings, worker_id), settings.lease_ms, stopwatch, self.loop.statistics
+            Lane(settings, worker_id),
+            settings.lease_ms,
+            stopwatch,
+            lambda: self.loop.statistics() | self.following.told(),
         )
         holdings = Holdings(settings, worker_id, worker.hostname, self.loop.running)
-        self.remote = Remote(self.loop, holdings, self.events)
+        self.remote = Remote(self.loop, self.following, holdings, self.events)
         self.remote.install()
         # Celery stops its own consumer first, which takes seconds: take no more work meanwhile.
         signals.worker_shutting_down.connect(self._shutting_down)
@@ -83,6 +88,7 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         self.events.start()
         self.loop.start()
         self.keeper.start()
+        self.following.start()
         _log.info("lane %s takes %s", worker_id, ", ".join(names.LANE_QUEUES))
         self._wait_for_room(worker, Lane(settings, worker_id))
 
@@ -112,6 +118,7 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
             return
         if not loop.drain():
             end_process(EXIT_STUCK, "the drain went past its bound; others take the rest over")
+        self.following.stop()
         self.keeper.stop()
         self.remote.remove()
         self.events.stop()

@@ -73,7 +73,7 @@ _SUMMARIES = {
     "beat": "Begin the runs of schedules when they are due.",
     "bench": "Measure speed on this machine, as ratios inside one run.",
     "bulk": "Answer every row of a file or table; watch, pause, resume or cancel a run.",
-    "catalog": "Build and inspect item catalogs.",
+    "catalog": "Build, inspect, change and publish item catalogs.",
     "completion": "Print a script that completes commands in your shell.",
     "demo": "See it work: queue, worker, model and catalog on this machine.",
     "dlq": "Read, mend, requeue or drop dead letters.",

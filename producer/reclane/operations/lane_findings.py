@@ -66,6 +66,10 @@ def _versions(
         known = statistics.get(one.worker, {})
         if not known:
             continue
+        for name, tried in _refused(known):
+            text = f"{one.worker}: not the version of {name} that is published: {tried}"
+            fix = "mend that and publish it again, or `reclane catalog rollback`"
+            yield problem(AREA, "catalogs", text, fix)
         text = f"{one.worker}: {', '.join(_said(known))}"
         spoken = known.get("contract", contract.VERSION)
         if spoken != contract.VERSION:
@@ -76,6 +80,13 @@ def _versions(
             yield warning(AREA, "versions", text, "upgrade so that both sides run one release")
         else:
             yield ok(AREA, "versions", text)
+
+
+def _refused(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Catalogs of which a worker could not load what is published, and why."""
+    refused = known.get("refused")
+    for name, tried in refused.items() if isinstance(refused, dict) else ():
+        yield name, str(tried.get("why")) if isinstance(tried, dict) else ""
 
 
 def _said(known: Mapping[str, Any]) -> Iterator[str]:

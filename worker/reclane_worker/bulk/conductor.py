@@ -15,8 +15,9 @@ import redis
 
 from reclane.errors import ReclaneError
 from reclane_worker.bulk.errors import GivenUp, RedisFull
-from reclane_worker.bulk.ledger import AGAIN_S, Claim, Command, Ears, Ledger, LostRun
+from reclane_worker.bulk.ledger import AGAIN_S, Claim, Command, Ledger, LostRun
 from reclane_worker.bulk.work import Work
+from reclane_worker.ears import Ears
 from reclane_worker.lane import is_passing, patiently
 
 TURN_S: Final = 10.0  # how long a run is held while others wait for a worker

@@ -24,6 +24,7 @@ from reclane.probe import read_statistics
 from reclane_worker.bulk.errors import OtherRelease
 from reclane_worker.bulk.sent import Sent
 from reclane_worker.bulk.sinks import Part
+from reclane_worker.ears import Ears
 from reclane_worker.settings import WorkerSettings
 
 AGAIN_S: Final = 5.0  # before a sink or source that was away is tried again
@@ -303,29 +304,10 @@ class Ledger:
                 return Versions(told["model"], {c.rpartition("@")[0]: c for c in catalogs})
         return None
 
-    def listen(self, claim: Claim | None) -> "Ears":
+    def listen(self, claim: Claim | None) -> Ears:
         """Hears of runs that are due and, with a claim, of its chunks that have ended."""
         own = [names.notify_channel(f"bulk-{claim.id}")] if claim else []
         return Ears(self._redis, [self.keys.bulk_woken, *map(self.keys.channel, own)])
 
     def close(self) -> None:
         self._redis.close()
-
-
-class Ears:
-    """A subscription; what is said is only that one should look."""
-
-    def __init__(self, client: Any, channels: Sequence[str]) -> None:
-        self._pubsub = client.pubsub(ignore_subscribe_messages=True)
-        self._pubsub.subscribe(*channels)
-
-    def wait(self, seconds: float) -> bool:
-        """Until something is said, `seconds` at most; whether something was."""
-        give_up = time.monotonic() + seconds
-        while (left := give_up - time.monotonic()) > 0:
-            if self._pubsub.get_message(timeout=left):
-                return True
-        return False
-
-    def close(self) -> None:
-        self._pubsub.close()

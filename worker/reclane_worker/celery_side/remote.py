@@ -15,6 +15,7 @@ from celery.worker.control import Panel, ok
 from reclane import names
 from reclane_worker.celery_side.events import TaskEvents
 from reclane_worker.celery_side.holdings import Holdings
+from reclane_worker.following import Following
 from reclane_worker.loop import LaneLoop
 
 Command = Callable[..., Any]
@@ -29,8 +30,11 @@ _ALIASES: Final = {
 class Remote:
     """The lane's part in remote control and heartbeats, from `install` until `remove`."""
 
-    def __init__(self, loop: LaneLoop, holdings: Holdings, events: TaskEvents) -> None:
+    def __init__(
+        self, loop: LaneLoop, following: Following, holdings: Holdings, events: TaskEvents
+    ) -> None:
         self._loop = loop
+        self._following = following
         self._holdings = holdings
         self._events = events
         self._celery: dict[str, Command] = {}
@@ -77,7 +81,7 @@ class Remote:
             ours[names.RECOMMEND_MANY] = totals.chunks
             found["total"] = Counter(found["total"]) + Counter(ours)
         found["reclane"] = {"queues": self._loop.queues, "events_dropped": self._events.dropped}
-        found["reclane"] |= self._loop.counters()
+        found["reclane"] |= self._loop.counters() | self._following.told()
         return found
 
     # ---- queues

@@ -17,11 +17,12 @@ from reclane_worker.ablation import SHOWN, gains
 from reclane_worker.baselines import bm25_rankings
 from reclane_worker.building import build_catalog
 from reclane_worker.cases import DEPTH, Case, rankings, read_cases
-from reclane_worker.catalog import Catalog, load_catalog, read_manifest
-from reclane_worker.cli.catalog import BadRows
+from reclane_worker.catalog import Catalog, load_catalog
+from reclane_worker.cli.bad_rows import BadRows
 from reclane_worker.cli.interactions import interaction_options
 from reclane_worker.cli.trials import evaluate_histories
 from reclane_worker.encoder import Encoder, load_encoder
+from reclane_worker.manifest import read_manifest
 from reclane_worker.metrics import Estimate, Gain, measure, per_request
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import Columns, read_items

@@ -8,7 +8,7 @@ import datasets  # noqa: F401  likewise
 from rich.console import Console
 from rich.table import Table
 
-from reclane_worker.cli.catalog import BadRows
+from reclane_worker.cli.bad_rows import BadRows
 from reclane_worker.reading import Columns, read_items
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.training.judging import Verdict, told

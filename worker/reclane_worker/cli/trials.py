@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reclane_worker.catalog import Catalog
-from reclane_worker.cli.catalog import BadRows
+from reclane_worker.cli.bad_rows import BadRows
 from reclane_worker.encoder import Encoder
 from reclane_worker.metrics import Estimate, estimate, gain
 from reclane_worker.settings import WorkerSettings

@@ -3,23 +3,28 @@
 A query's word counts by its idf once more, as in the cosine of two tf-idf vectors (Salton & Buckley
 1988): of the many words of somebody who tells a story, the rare ones decide. Bigrams and numbers do
 not: a rare bigram often is where two words meet, a rare number what nobody meant by its digits.
+
+A catalog stores how often each document has each term. What a term is worth there depends on all
+other documents, and is worked out when the catalog is loaded: then parts that were counted at
+different times make the index that counting them at once would have made.
 """
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from numpy.typing import NDArray
 
 from reclane_worker.text import is_unspaced, stems
 
 K1: Final = 1.2
 B: Final = 0.75
 
+Ints = npt.NDArray[np.int32]
 Read = Callable[[str], list[str]]
 """Normalised text -> its terms."""
 
@@ -44,9 +49,10 @@ class LexicalIndex:
         rows: list[int] = []
         found: list[int] = []
         for row, query in enumerate(queries):
-            known = {t for t in map(self.vocabulary.get, self.read(query)) if t is not None}
+            # In the order of the words, not of their numbers: rounding must not depend on these.
+            known = sorted({term for term in self.read(query) if term in self.vocabulary})
             rows.extend([row] * len(known))
-            found.extend(sorted(known))
+            found.extend(self.vocabulary[term] for term in known)
         device = self.weights.device
         scores = torch.zeros(len(queries) * self.size, device=device)
         if not found:
@@ -67,37 +73,73 @@ class LexicalIndex:
         number = self.vocabulary.get(found[0]) if len(found) == 1 else None
         return 0 if number is None else int(self.starts[number + 1] - self.starts[number])
 
-    def is_sound(self) -> bool:
-        """Whether every posting can be scored: what was stored may not be what was built."""
-        ends, postings = self.starts, len(self.documents)
-        return bool(
-            (ends.dtype, self.documents.dtype, self.weights.dtype)
-            == (torch.int64, torch.int32, torch.float32)
-            and ends.shape == (len(self.vocabulary) + 1,)
-            and self.documents.shape == self.weights.shape == (postings,)
-            and ends[0] == 0
-            and ends[-1] == postings
-            and (ends.diff() >= 0).all()
-            and self.weights.isfinite().all()
-            and (postings == 0 or (self.documents.min() >= 0 and self.documents.max() < self.size))
-        )
-
     def to(self, device: torch.device) -> "LexicalIndex":
         """The same index with its postings on `device`."""
-        moved = {name: tensor.to(device) for name, tensor in tensors_of(self).items()}
-        return replace(self, **moved)
+        starts, documents = self.starts.to(device), self.documents.to(device)
+        return replace(self, starts=starts, documents=documents, weights=self.weights.to(device))
+
+
+@dataclass(frozen=True)
+class Postings:
+    """How often terms are in documents: what a catalog stores.
+
+    Term t is in documents[starts[t]:starts[t + 1]], so often as the same slice of counts says.
+    """
+
+    vocabulary: Sequence[str]
+    starts: npt.NDArray[np.int64]  # (terms + 1,)
+    documents: Ints  # (postings,)
+    counts: Ints  # (postings,)
+    lengths: Ints  # (documents,), in terms
+
+    def is_sound(self) -> bool:
+        """Whether every posting can be scored: what was stored may not be what was built."""
+        ends, postings, size = self.starts, len(self.documents), len(self.lengths)
+        kinds = [one.dtype.name for one in arrays_of(self).values()]
+        return bool(
+            kinds == ["int64", "int32", "int32", "int32"]
+            and ends.shape == (len(self.vocabulary) + 1,)
+            and self.documents.shape == self.counts.shape == (postings,)
+            and self.lengths.shape == (size,)
+            and ends[0] == 0
+            and ends[-1] == postings
+            and (np.diff(ends) >= 0).all()
+            and (self.lengths >= 0).all()
+            and (self.counts > 0).all()
+            and (postings == 0 or (self.documents.min() >= 0 and self.documents.max() < size))
+        )
+
+    def index(self, read: Read = stems, *, plain: bool = False) -> LexicalIndex:
+        """BM25 (Robertson, k1 1.2, b 0.75) with Lucene's non-negative idf, that of a query's words
+        included unless `plain`. `read` is what the terms were counted with."""
+        size = len(self.lengths)
+        frequency = np.diff(self.starts)
+        count, length = self.counts.astype(np.float32), self.lengths.astype(np.float32)
+        idf = np.log1p((size - frequency + 0.5) / (frequency + 0.5))
+        mean = max(float(length.mean()), 1.0) if size else 1.0
+        norm = K1 * (1 - B + B * length[self.documents] / mean)
+        if not plain:
+            idf = idf * np.where(np.fromiter(map(_is_word, self.vocabulary), bool), idf, 1.0)
+        weight = np.repeat(idf, frequency) * count * (K1 + 1) / (count + norm)
+        return LexicalIndex(
+            {term: number for number, term in enumerate(self.vocabulary)},
+            torch.from_numpy(self.starts),
+            torch.from_numpy(self.documents),
+            torch.from_numpy(weight.astype(np.float32)),
+            size,
+            read,
+        )
+
+
+def _is_word(term: str) -> bool:
+    return not is_unspaced(term[0]) and any(map(str.isalpha, term))
 
 
 class LexicalBuilder:
-    """Collects term counts document by document in flat arrays, then weighs them once.
+    """Collects term counts document by document in flat arrays; `read` gives a document's terms."""
 
-    `read` gives a document's terms; `plain` is BM25 by the book, without the weight of a query's
-    terms.
-    """
-
-    def __init__(self, read: Read = stems, *, plain: bool = False) -> None:
+    def __init__(self, read: Read = stems) -> None:
         self._read = read
-        self._plain = plain
         self._vocabulary: dict[str, int] = {}
         self._terms = array("i")
         self._documents = array("i")
@@ -114,44 +156,45 @@ class LexicalBuilder:
             self._counts.append(count)
         self._lengths.append(counts.total())
 
-    def build(self) -> LexicalIndex:
-        """BM25 (Robertson, k1 1.2, b 0.75) with Lucene's non-negative idf, that of the query's
-        terms included unless `plain`."""
-        term = np.asarray(self._terms, dtype=np.int32)
-        document = np.asarray(self._documents, dtype=np.int32)
-        count = np.asarray(self._counts, dtype=np.float32)
-        length = np.asarray(self._lengths, dtype=np.float32)
-        size, words = len(length), len(self._vocabulary)
-        frequency = np.bincount(term, minlength=words)
-        idf = np.log1p((size - frequency + 0.5) / (frequency + 0.5))
-        mean = max(float(length.mean()), 1.0) if size else 1.0
-        norm = K1 * (1 - B + B * length[document] / mean)
-        worth = idf if self._plain else idf * np.where(self._are_words(), idf, 1.0)
-        weight = (worth[term] * count * (K1 + 1) / (count + norm)).astype(np.float32)
-        order = np.argsort(term, kind="stable")
-        return LexicalIndex(
-            self._vocabulary,
-            torch.from_numpy(np.concatenate(([0], np.cumsum(frequency))).astype(np.int64)),
-            torch.from_numpy(document[order]),
-            torch.from_numpy(weight[order]),
-            size,
-            self._read,
-        )
-
-    def _are_words(self) -> NDArray[np.bool_]:
-        return np.fromiter(map(_is_word, self._vocabulary), dtype=bool)
+    def build(self) -> Postings:
+        found = (self._terms, self._documents, self._counts, self._lengths)
+        return _arranged(list(self._vocabulary), *(np.asarray(one, np.int32) for one in found))
 
 
-def _is_word(term: str) -> bool:
-    return not is_unspaced(term[0]) and any(map(str.isalpha, term))
+def joined(parts: Sequence[Postings], places: Sequence[Ints], size: int) -> Postings:
+    """The postings of `size` documents from parts; `places` says of each document of a part where
+    it comes, or -1 where it is left out."""
+    numbers: dict[str, int] = {}
+    found: list[tuple[Ints, Ints, Ints]] = []
+    lengths = np.zeros(size, dtype=np.int32)
+    for part, place in zip(parts, places, strict=True):
+        theirs = [numbers.setdefault(term, len(numbers)) for term in part.vocabulary]
+        term = np.repeat(np.asarray(theirs, dtype=np.int32), np.diff(part.starts))
+        document = place[part.documents]
+        kept = document >= 0
+        found.append((term[kept], document[kept], part.counts[kept]))
+        lengths[place[place >= 0]] = part.lengths[place >= 0]
+    term, document, count = (np.concatenate(column) for column in zip(*found, strict=True))
+    return _arranged(list(numbers), term, document, count, lengths)
 
 
-def restore(vocabulary: Iterable[str], tensors: dict[str, torch.Tensor], size: int) -> LexicalIndex:
-    """An index from its stored parts; see `tensors_of`."""
-    numbered = {term: number for number, term in enumerate(vocabulary)}
-    return LexicalIndex(numbered, tensors["starts"], tensors["documents"], tensors["weights"], size)
+def _arranged(vocabulary: Sequence[str], term: Ints, *rest: Ints) -> Postings:
+    """From one row for each posting, in any order."""
+    document, count, lengths = rest
+    order = np.argsort(term, kind="stable")
+    frequency = np.bincount(term, minlength=len(vocabulary))
+    starts = np.concatenate(([0], np.cumsum(frequency))).astype(np.int64)
+    return Postings(vocabulary, starts, document[order], count[order], lengths)
 
 
-def tensors_of(index: LexicalIndex) -> dict[str, torch.Tensor]:
-    """What a catalog stores of an index, beside its vocabulary in order."""
-    return {"starts": index.starts, "documents": index.documents, "weights": index.weights}
+def restore(vocabulary: Sequence[str], arrays: Mapping[str, npt.NDArray[Any]]) -> Postings:
+    """Postings from their stored parts; see `arrays_of`."""
+    return Postings(vocabulary, *(arrays[name] for name in _STORED))
+
+
+def arrays_of(postings: Postings) -> dict[str, npt.NDArray[Any]]:
+    """What a catalog stores of postings, beside their vocabulary in order."""
+    return {name: getattr(postings, name) for name in _STORED}
+
+
+_STORED: Final = ("starts", "documents", "counts", "lengths")

@@ -1,7 +1,7 @@
 """What the attributes of a catalog are, learnt from its items when it is built."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -91,12 +91,23 @@ class SchemaBuilder:
         """Raises:
         CatalogError: an alias names an attribute that no item has.
         """
-        unknown = {*self._aliases.attributes, *self._aliases.values} - self._columns.keys()
+        unknown = self._unknown()
         if unknown:
             raise CatalogError(f"aliases: no item has an attribute {', '.join(sorted(unknown))}")
         return Schema(
             attributes={name: self._attribute(name, one) for name, one in self._columns.items()}
         )
+
+    def forget_unknown(self) -> None:
+        """Leave out aliases of attributes that no item has, instead of refusing them."""
+        unknown, given = self._unknown(), self._aliases
+        self._aliases = Aliases(
+            attributes={n: one for n, one in given.attributes.items() if n not in unknown},
+            values={n: one for n, one in given.values.items() if n not in unknown},
+        )
+
+    def _unknown(self) -> set[str]:
+        return {*self._aliases.attributes, *self._aliases.values} - self._columns.keys()
 
     def _attribute(self, name: str, column: "_Column") -> Attribute:
         described = column.describe(self._titles)
@@ -107,6 +118,25 @@ class SchemaBuilder:
                 "values": self._aliases.values.get(name, {}),
             }
         )
+
+
+def learn_schema(rows: Iterable[Mapping[str, Any]], aliases: Aliases) -> Schema:
+    """The schema of a catalog's items, `title` and `attributes` of each; aliases of attributes
+    that no item has any more are left out."""
+    builder = SchemaBuilder(aliases)
+    for row in rows:
+        builder.add(row["title"], row["attributes"])
+    builder.forget_unknown()
+    return builder.build()
+
+
+def aliases_of(schema: Schema) -> Aliases:
+    """What an operator added when the catalog was built."""
+    attributes = schema.attributes.items()
+    return Aliases(
+        attributes={name: one.aliases for name, one in attributes if one.aliases},
+        values={name: one.values for name, one in attributes if one.values},
+    )
 
 
 def concept_of(name: str) -> Concept | None:

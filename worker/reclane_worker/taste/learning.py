@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from scipy import sparse
 
-from reclane_worker import catalog as layout
+from reclane_worker import manifest as layout
 from reclane_worker.reading import BadRow
 from reclane_worker.taste import neighbours, signals
 from reclane_worker.taste.interactions import (

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from scipy import sparse
@@ -102,6 +103,21 @@ def make(weights: Sequence[float], item_item: Table, ease: Table, device: torch.
     """A taste of what was learnt."""
     joined = Joined.of(weights, (item_item, ease)).to(device)
     return Taste(tuple(map(float, weights)), item_item, ease, joined)
+
+
+def moved(taste: Taste, places: npt.NDArray[np.int64], size: int) -> Taste:
+    """The same taste where items have other positions: `places` says which, -1 of one that is
+    gone; in a catalog of `size` items."""
+    item_item, ease = (_moved(table, places, size) for table in (taste.item_item, taste.ease))
+    return make(taste.weights, item_item, ease, taste.joined.values.device)
+
+
+def _moved(table: Table, places: npt.NDArray[np.int64], size: int) -> Table:
+    pairs = table.tocoo()
+    rows, columns = places[pairs.row], places[pairs.col]
+    kept = (rows >= 0) & (columns >= 0)
+    found = (pairs.data[kept], (rows[kept], columns[kept]))
+    return sparse.csr_array(found, shape=(size, size))
 
 
 def tensors_of(taste: Taste) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reclane.errors import ModelUnusable
-from reclane_worker.catalog import MANIFEST, file_digest
+from reclane_worker.manifest import MANIFEST, file_digest
 
 PLAN: Final = "plan.json"
 CHECKPOINTS: Final = "checkpoints"

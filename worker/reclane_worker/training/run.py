@@ -13,8 +13,9 @@ from typing import Any
 from reclane.errors import CatalogError, ItemsInvalid, ModelRejected, ModelUnusable
 from reclane_worker.building import build_catalog
 from reclane_worker.cases import Case, rankings, read_cases
-from reclane_worker.catalog import Catalog, load_catalog, read_manifest
+from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.encoder import SentenceEncoder, load_encoder, resolve_folder
+from reclane_worker.manifest import read_manifest
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings
