@@ -54,6 +54,7 @@ class Manifest(BaseModel):
 class Catalog:
     """Items, their vectors (items, dim) float32 on the device and the mean of these (dim,), lexical
     index and attributes, what reads requests for them, and what is known of tastes, if anything.
+    `encoded` names the fields that vectors and index were made of.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Catalog:
     reader: Reader
     lines: Sequence[bytes]
     taste: signals.Taste | None
+    encoded: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -164,6 +166,7 @@ def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Cata
         reader=Reader(schema, attributes.texts, titles, lexical.spread),
         lines=lines,
         taste=taste,
+        encoded=manifest.fields,
     )
 
 

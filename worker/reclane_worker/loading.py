@@ -10,6 +10,7 @@ from reclane.errors import InvalidSettings
 from reclane_worker.catalog import load_catalog
 from reclane_worker.encoder import load_encoder
 from reclane_worker.pipeline import Pipeline
+from reclane_worker.rerank.loading import load_reranker
 from reclane_worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -17,7 +18,7 @@ _WARM_UP = ("warm up", "a longer request warms up the kernels that longer reques
 
 
 def load_pipeline(settings: WorkerSettings) -> Pipeline:
-    """Encoder, catalogs and pipeline, ready to answer at full speed.
+    """Encoder, catalogs, reranker and pipeline, ready to answer at full speed.
 
     Raises:
         InvalidSettings, ModelUnusable, CatalogError: with what to do.
@@ -29,12 +30,18 @@ def load_pipeline(settings: WorkerSettings) -> Pipeline:
         )
     encoder = load_encoder(settings)
     catalogs = {name: load_catalog(name, path, encoder) for name, path in folders.items()}
-    pipeline = Pipeline(encoder, catalogs, settings)
+    reranker = load_reranker(settings)
+    pipeline = Pipeline(encoder, catalogs, settings, reranker)
     for text in _WARM_UP:
         pipeline.recommend([RecommendRequest(query=text)])
     for name, catalog in catalogs.items():
         _log.info("catalog %s@%s: %s items", name, catalog.version, len(catalog))
     _log.info("model %s@%s on %s, %s threads", *_device(pipeline))
+    if reranker is not None:
+        limits = settings.rerank_candidates, 1e3 * pipeline.rerank_s
+        _log.info(
+            "reranker %s@%s: %s candidates, %.0f ms", reranker.name, reranker.revision, *limits
+        )
     return pipeline
 
 

@@ -1,6 +1,7 @@
 """`reclane eval`: recommendation quality on requests with known answers, beside BM25."""
 
 import json
+import math
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ from reclane_worker.encoder import Encoder, load_encoder
 from reclane_worker.metrics import Estimate, Gain, measure, per_request, rank_ids
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import Columns, read_items
+from reclane_worker.rerank.loading import load_reranker
+from reclane_worker.rerank.models import Reranker
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.taste.interactions import InteractionColumns
 from reclane_worker.text import normalise
@@ -67,7 +70,10 @@ def evaluate(
     if ablate and requests is None:
         raise click.UsageError("--ablate needs REQUESTS")
     settings = WorkerSettings.from_environment(model=model)
+    # What a reranker gains when it has time: a batch of hundreds would leave it none.
+    settings = settings.model_copy(update={"rerank_ms": math.inf})
     encoder = load_encoder(settings)
+    reranker = None if requests is None else load_reranker(settings)
     cases = [] if requests is None else read_cases(requests)
     if limit is not None and limit < len(cases):
         cases = random.Random(0).sample(cases, limit)  # noqa: S311  # a sample, not a secret
@@ -81,11 +87,11 @@ def evaluate(
         if interactions is not None:
             evaluate_histories(catalog, encoder, settings, interactions, named, limit, as_json)
             return
-        pipeline = Pipeline(encoder, {"eval": catalog}, settings)
+        pipeline = Pipeline(encoder, {"eval": catalog}, settings, reranker)
         started = time.perf_counter()
         ours = list(rankings(pipeline, [case.request for case in cases]))
         seconds = time.perf_counter() - started
-        gained = _gains(ours, encoder, catalog, settings, cases) if ablate else {}
+        gained = _gains(ours, encoder, catalog, settings, cases, reranker) if ablate else {}
     relevant = [case.relevant for case in cases]
     scores = {
         "bm25": measure(list(_bm25_rankings(catalog, cases)), relevant),
@@ -106,6 +112,7 @@ def _gains(
     catalog: Catalog,
     settings: WorkerSettings,
     cases: Sequence[Case],
+    reranker: Reranker | None,
 ) -> Gains:
     relevant = [case.relevant for case in cases]
     return gains(
@@ -115,6 +122,7 @@ def _gains(
         settings,
         [case.request for case in cases],
         lambda pipeline, requests: per_request(list(rankings(pipeline, requests)), relevant),
+        reranker,
     )
 
 
