@@ -44,7 +44,7 @@ def prompt_template(tokenizer: Any) -> tuple[Template, list[int], list[int]]:
     start = [] if chats else _start(tokenizer)
     template = Template(_part([*start, *read(before)]), _part(read(between)), _part(read(after)))
     lead = "" if chats else " "
-    yes, no = ([*_next(read, after, lead, words, tokenizer)] for words in (YES, NO))
+    yes, no = (sorted({*_next(read, after, lead, words, tokenizer)}) for words in (YES, NO))
     if not yes or not no or set(yes) & set(no):
         raise ModelUnusable(
             "the reranker's tokenizer has no tokens that tell yes from no; set RECLANE_RERANKER "
@@ -92,11 +92,12 @@ def _part(tokens: Tokens) -> Pair:
 def _next(
     read: Callable[[str], Tokens], after: str, lead: str, words: Sequence[str], tokenizer: Any
 ) -> Iterator[int]:
-    """The first token of each word where it follows the prompt."""
+    """The first token of each word where it follows the prompt, if it tells of the word."""
     known = read(after)
     for word in words:
         whole = read(after + lead + word)
         follows = whole[: len(known)] == known and len(whole) > len(known)
         first = whole[len(known)] if follows else next(iter(read(lead + word)), None)
-        if first is not None and first not in tokenizer.all_special_ids:
+        shown = "" if first is None else tokenizer.decode([first]).strip().lower()
+        if first is not None and shown and word.lower().startswith(shown):
             yield first
