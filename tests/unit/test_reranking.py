@@ -316,7 +316,7 @@ def test_as_many_candidates_of_each_request_as_time_allows(reranking: Make) -> N
     batch = [one for one in pipeline.prepare(requests, [0.0] * 3) if isinstance(one, Prepared)]
 
     def reranked(seconds: float) -> int:
-        spending(pipeline).begin_anew([(1_000, 1.0)])  # a token is a millisecond
+        spending(pipeline).begin_anew([(100, 0.1), (900, 0.9)])  # a token is a millisecond
         answers = pipeline.run(batch, seconds)
         counts = {one["intent"]["reranked"] for one in answers if isinstance(one, dict)}
         assert len(counts) == 1
