@@ -1,6 +1,7 @@
 """Reranking in the pipeline, on a small shop with a real, small model that prefers one word."""
 
 import gc
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -9,8 +10,11 @@ import torch
 
 from reclane.contract import Failure, Recommendation, RecommendRequest, parse_request
 from reclane_worker.ablation import gains
+from reclane_worker.bulk.sent import answer_digest, models_of
 from reclane_worker.catalog import Catalog
+from reclane_worker.device import Device, Stopwatch
 from reclane_worker.encoder import Encoder
+from reclane_worker.flights import Flights
 from reclane_worker.memory import OUT_OF_MEMORY
 from reclane_worker.metrics import per_request
 from reclane_worker.pipeline import Pipeline
@@ -371,6 +375,40 @@ def test_what_was_cut_for_want_of_time_is_not_kept(reranking: Make) -> None:
     assert codes(kept) == ["cached"]
     assert kept["items"] == whole["items"]
     assert kept["timing_ms"]["rerank"] == 0.0
+
+
+def test_the_cost_line_of_batches_is_that_of_encoding(reranking: Make, reranker: Reranker) -> None:
+    """Reranking takes what time is left for it: as a part of the line it would make every batch
+    look dear."""
+    nap_s = 0.0
+
+    def score(pairs: Sequence[Pair]) -> torch.Tensor:
+        time.sleep(nap_s)
+        return reranker.score(pairs)
+
+    pipeline = reranking(Odd(reranker, score), rerank_candidates=2)
+    nothing: Any = None
+    stopwatch = Stopwatch()
+    device = Device(stopwatch, 1)
+    flights = Flights(
+        *(nothing, pipeline, device, nothing, nothing, stopwatch, nothing), slice_s=0.05
+    )
+    nap_s = 2.0
+    flights.learn_cost()
+    device.close()
+    assert flights.cost.expect(9) < 2.0 <= flights.expect_s(9)
+    assert flights._rerank_within_s(bulk=True) == 0.05
+    assert flights._rerank_within_s(bulk=False) == pipeline.rerank_s == 600.0
+
+
+def test_another_reranker_makes_a_bulk_run_ask_again() -> None:
+    told = {"model": "minilm@1", "catalogs": ["shop@1"]}
+    plain, one, other = (
+        answer_digest("request", models_of(told | more), "shop@1")
+        for more in ({}, {"reranker": "cross@1"}, {"reranker": "cross@2"})
+    )
+    assert len({plain, one, other}) == 3
+    assert plain == answer_digest("request", "minilm@1", "shop@1")
 
 
 # ---- texts of items

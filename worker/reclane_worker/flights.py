@@ -163,7 +163,7 @@ class Flights:
 
     def learn_cost(self) -> None:
         """Predict from this model and catalog from the first batch on."""
-        with self._stopwatch.watch("a first batch", FIRST_BATCH_S):
+        with self._stopwatch.watch("a first batch", FIRST_BATCH_S + self._pipeline.rerank_s):
             for requests in FIRST_BATCHES:
                 prepared = self._pipeline.prepare(requests, [0.0] * len(requests))
                 batch = [one for one in prepared if isinstance(one, Prepared)]
@@ -176,7 +176,8 @@ class Flights:
         """What a batch took beside reranking, and what reranking took of it."""
         reranked_s = min(seconds, reranking_s(answers))
         self.cost.learn(padded, seconds - reranked_s)
-        self._reranking_s += _NEWS * (reranked_s - self._reranking_s)
+        news = _NEWS if self._learnt else 1.0
+        self._reranking_s += news * (reranked_s - self._reranking_s)
 
     def start(self, started: Sequence[str]) -> bool:
         """Record what may be to blame if the process dies: these fields or parts, and what is in
@@ -297,7 +298,7 @@ class Flights:
         whole queue, and faster than healthy workers answer it: leave the batch to them."""
         if not all(isinstance(a, Failure) and a.code == "pipeline_error" for a in answers):
             return
-        with self._stopwatch.watch("a probe of the model", FIRST_BATCH_S):
+        with self._stopwatch.watch("a probe of the model", FIRST_BATCH_S + self._pipeline.rerank_s):
             probe = self._pipeline.compute(PROBE)
         if isinstance(probe, Failure):
             end_process(EXIT_LANE, "the model fails on every request, also on a plain one")

@@ -29,7 +29,7 @@ from reclane_worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
-LOW_TRUST: Final = 0.2  # of a request that the reranker cannot read
+LEAST_TRUST: Final = 0.2  # below it the reranker cannot read the request
 _NOT_FINITE: Final = Failure(
     code="non_finite", message="the reranker gave a value that is not a number for this request"
 )
@@ -120,7 +120,7 @@ class Reranking:
         asked = []
         for row, text, tokens in zip(rows, texts, self._pairing.tokenise(texts), strict=True):
             trust = self._pairing.trust(text, tokens)
-            if trust >= LOW_TRUST:
+            if trust >= LEAST_TRUST:
                 asked.append(_Asked(row, tokens, trust, found[row].positions[: self.candidates]))
         return asked
 
