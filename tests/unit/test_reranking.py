@@ -1,6 +1,7 @@
 """Reranking in the pipeline, on a small shop with a real, small model that prefers one word."""
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -397,8 +398,10 @@ def test_the_cost_line_of_batches_is_that_of_encoding(reranking: Make, reranker:
     flights.learn_cost()
     device.close()
     assert flights.cost.expect(9) < 2.0 <= flights.expect_s(9)
-    assert flights._rerank_within_s(bulk=True) == 0.05
-    assert flights._rerank_within_s(bulk=False) == pipeline.rerank_s == 600.0
+    assert flights.rerank_within_s(True, math.inf) == 0.05
+    assert flights.rerank_within_s(False, math.inf) == pipeline.rerank_s == 600.0
+    assert flights.rerank_within_s(False, 0.4) == 0.4
+    assert flights.rerank_within_s(False, -0.1) == 0.0
 
 
 def test_another_reranker_makes_a_bulk_run_ask_again() -> None:

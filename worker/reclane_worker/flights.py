@@ -3,6 +3,7 @@
 For the lane's thread; `running` and `totals` may be read by others.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -151,10 +152,11 @@ class Flights:
         """Seconds that a batch of so many padded tokens usually takes, reranking included."""
         return self.cost.expect(padded) + self._reranking_s
 
-    def _rerank_within_s(self, bulk: bool) -> float:
-        """What reranking may add to a batch: of bulk no more than a slice, as others wait."""
-        most_s = self._pipeline.rerank_s
-        return min(most_s, self._slice_s) if bulk else most_s
+    def rerank_within_s(self, bulk: bool, left_s: float) -> float:
+        """What reranking may add to a batch: of bulk no more than a slice, as others wait; and
+        only what is left of `left_s`, until the first of its requests is wanted no more."""
+        most_s = min(self._pipeline.rerank_s, self._slice_s if bulk else math.inf)
+        return max(0.0, min(most_s, left_s / self._overrun.factor()))
 
     @property
     def slice_tokens(self) -> int:
@@ -199,12 +201,15 @@ class Flights:
         if not express:
             self.make_room()
         waits_s = 0.0 if express else self._until_free_s()
-        jobs, prepared = self._drop_late(batch, leased.now_s(), waits_s)
+        now = leased.now_s()
+        jobs, prepared = self._drop_late(batch, now, waits_s)
         if not jobs or not self.start([job.started for job in jobs]):
             return
         shape = batch_shape(prepared)
         predicted_s = self.cost.predict(shape["padded"])
-        within_s = self._rerank_within_s(batch.bulk)
+        wanted = min((job.expires for job in jobs if job.expires is not None), default=math.inf)
+        spent_s = waits_s + self._overrun.factor() * self.cost.expect(shape["padded"])
+        within_s = self.rerank_within_s(batch.bulk, wanted - now - spent_s)
         result = self._device.submit(
             lambda: self._pipeline.run(prepared, within_s), predicted_s + within_s, express
         )
@@ -231,7 +236,7 @@ class Flights:
 
         def cost(left: Collection[int]) -> float:
             padded = padded_tokens([batch.prepared[index] for index in left])
-            return overrun * self.expect_s(padded)
+            return overrun * self.cost.expect(padded)
 
         late = set(too_late(expires, begin, cost))
         if self._wanted_longer(batch.jobs, late, expires):
@@ -283,10 +288,11 @@ class Flights:
             self._end_if_broken(answers)
             self._flights.remove(flight)
             padded = flight.shape["padded"]
-            expected_s = self.expect_s(padded)
+            expected_s = self.cost.expect(padded)
             self._learn(padded, seconds, answers)
             self._finishing.commit(flight.jobs, answers, seconds)
-            self._overrun.learn(expected_s, time.monotonic() - flight.begin)
+            took_s = time.monotonic() - flight.begin - reranking_s(answers)
+            self._overrun.learn(expected_s, took_s)
             self._count(flight, seconds)
             self._pace.landed(len(flight.jobs), time.monotonic(), self.backlog)
 

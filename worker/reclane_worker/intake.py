@@ -131,12 +131,13 @@ class Intake:
     def _groups(
         self, ready: Sequence[tuple[Job, Prepared]], bulk: bool, now: float
     ) -> Iterator[Batch]:
+        cost = self._flights.cost
         expires = [math.inf if job.expires is None else job.expires for job, _ in ready]
         first = first_places([one.key for _, one in ready])  # equal requests run as one
         tokens = [len(one.tokens) if first[one.key] == i else 0 for i, (_, one) in enumerate(ready)]
         full_tokens = self._pipeline.limits.max_tokens
         slice_tokens = self._flights.slice_tokens if bulk else None
-        for part in rounds(expires, tokens, now, full_tokens, self._flights.expect_s):
+        for part in rounds(expires, tokens, now, full_tokens, cost.expect):
             groups = self._pipeline.batches([ready[i][1] for i in part], slice_tokens)
             members = [[part[i] for i in group] for group in groups]
             for group in sorted(members, key=lambda group: min(expires[i] for i in group)):

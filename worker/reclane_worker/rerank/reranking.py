@@ -101,9 +101,11 @@ class Reranking:
         if not asked:
             return reranked
         catalog = batch[0].catalog
-        chosen = self._affordable(asked, catalog, within_s)
-        if self._spending.worth_a_try(chosen is not None):
-            self._try(asked[0], catalog)
+        chosen = None
+        if within_s > 0:
+            chosen = self._affordable(asked, catalog, within_s)
+            if self._spending.worth_a_try(chosen is not None):
+                self._try(asked[0], catalog)
         scores = iter(self._scores(chosen) if chosen else ())
         count = chosen.count if chosen else 0
         for one in asked:
