@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 # Most tests wait for processes: more of them than cores.
 PARALLEL := -n 3 --dist worksteal
 
-.PHONY: demo test overload million test-redis7 chaos model check format venv constraints clean
+.PHONY: demo test overload reranking million test-redis7 chaos model check format venv constraints clean
 
 demo: venv
 	$(BIN)/reclane demo
@@ -21,6 +21,10 @@ test: venv
 # What holds under too much work, measured; some minutes, nothing else should run beside it.
 overload: venv
 	$(BIN)/python tests/benchmarks/overload.py
+
+# What reranking costs each candidate; a minute.
+reranking: venv
+	$(BIN)/python tests/benchmarks/reranking.py
 
 # A bulk run of a million rows, and what Redis holds meanwhile; some minutes.
 million: venv

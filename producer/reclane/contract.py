@@ -182,20 +182,23 @@ class Intent(_Model):
     """What was understood of the request: the text compared, and constraints on attributes.
 
     `encoder_trust` is 0 to 1: how far the encoder can read the query's script. `history_used`
-    counts history items that the catalog knows.
+    counts history items that the catalog knows, `reranked` the candidates that a reranker looked
+    at again.
     """
 
     text: str = ""
     encoder_trust: float = 1.0
     history_used: int = 0
     constraints: tuple[Constraint, ...] = Field(default=(), strict=False)
+    reranked: int = 0
 
 
 class Flag(_Model):
     """Something the caller should know about this answer, with its reasons.
 
     `nothing_fits`, `relaxed` (no item met all constraints: these gave way), `needs_review`,
-    `no_explanation`, `cached` (computed for an earlier request).
+    `no_explanation`, `cached` (computed for an earlier request), `rerank_cut` (time allowed fewer
+    candidates to be reranked than are set).
     """
 
     code: str
@@ -203,11 +206,13 @@ class Flag(_Model):
 
 
 class Versions(_Model):
-    """What made the answer: model and its revision, catalog name and version, contract."""
+    """What made the answer: model and its revision, catalog name and version, contract; and the
+    worker's reranker, if it has one."""
 
     model: str
     catalog: str
     contract: int = VERSION
+    reranker: str | None = None
 
 
 class TimingMs(_Model):
@@ -217,6 +222,7 @@ class TimingMs(_Model):
     tokenise: float
     model: float
     rank: float
+    rerank: float = 0.0
 
 
 class Batch(_Model):

@@ -315,8 +315,12 @@ def _pool(request: RecommendRequest, given: Items | None) -> Iterator[Item]:
 
 
 def _as_stored(answer: Recommendation, request: RecommendRequest) -> dict[str, Any]:
-    """As a worker stores it: `fields` stands there only when some were asked for."""
+    """As a worker stores it: `fields` stands there only when some were asked for, and what was
+    reranked only where there is a reranker."""
     stored = answer.model_dump(mode="json")
+    if answer.versions.reranker is None:
+        del stored["versions"]["reranker"], stored["timing_ms"]["rerank"]
+        del stored["intent"]["reranked"]
     if not request.fields:
         for one in stored["items"]:
             del one["fields"]

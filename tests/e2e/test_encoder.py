@@ -10,7 +10,7 @@ import torch
 
 from reclane.errors import ModelUnusable
 from reclane_worker.demo import MODEL, burst
-from reclane_worker.encoder import Encoder, _pieces_by_script, load_encoder, resolve_folder
+from reclane_worker.encoder import Encoder, load_encoder, pieces_by_script, resolve_folder
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.text import normalise
 
@@ -120,6 +120,6 @@ def test_a_byte_level_vocabulary_counts_by_the_letters_it_spells() -> None:
     trained = ByteLevelBPETokenizer()
     sentences = ["想看一部好看的科幻电影，想买一双舒适的跑步鞋。a good film"] * 50
     trained.train_from_iterator(sentences, vocab_size=500, min_frequency=1, show_progress=False)
-    pieces = _pieces_by_script(PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer))
+    pieces = pieces_by_script(PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer))
     assert pieces["CJK"] > 10
     assert pieces["LATIN"] < 200

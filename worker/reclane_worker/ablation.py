@@ -9,6 +9,7 @@ from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder
 from reclane_worker.metrics import Gain, gain
 from reclane_worker.pipeline import Pipeline
+from reclane_worker.rerank.models import Reranker
 from reclane_worker.settings import WorkerSettings
 
 SHOWN: Final = ("P@5", "Success@5", "R@10", "NDCG@10")
@@ -18,11 +19,12 @@ Values = dict[str, list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """A part, and how to do without it: other settings, or other requests."""
+    """A part, and how to do without it: other settings, other requests, or no reranker."""
 
     part: str
     settings: dict[str, float]
     request: Callable[[RecommendRequest], RecommendRequest] = lambda request: request
+    reranked: bool = True
 
 
 def _unread(request: RecommendRequest) -> RecommendRequest:
@@ -34,6 +36,7 @@ ABLATIONS: Final = (
     Ablation("word scores", {"dense_weight": 1.0}),
     Ablation("vectors", {"dense_weight": 0.0}),
 )
+RERANKING: Final = Ablation("reranking", {}, reranked=False)
 
 
 def gains(
@@ -43,12 +46,14 @@ def gains(
     settings: WorkerSettings,
     requests: Sequence[RecommendRequest],
     measured: Callable[[Pipeline, Sequence[RecommendRequest]], Values],
+    reranker: Reranker | None = None,
 ) -> dict[str, dict[str, Gain]]:
     """Of each part, what the `whole` has over the pipeline without it, by measure."""
     found = {}
-    for one in ABLATIONS:
+    for one in (*ABLATIONS, RERANKING) if reranker else ABLATIONS:
         fewer = settings.model_copy(update=one.settings)
-        pipeline = Pipeline(encoder, {catalog.name: catalog}, fewer)
+        left = reranker if one.reranked else None
+        pipeline = Pipeline(encoder, {catalog.name: catalog}, fewer, left)
         values = measured(pipeline, [one.request(request) for request in requests])
         found[one.part] = {name: gain(whole[name], values[name]) for name in SHOWN}
     return found

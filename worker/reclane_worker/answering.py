@@ -1,9 +1,10 @@
 """The last step of the main path: chosen items become an answer as the contract has it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from reclane.contract import VERSION, Constraint
+from reclane.contract import VERSION, Constraint, Failure
 from reclane_worker.preparing import Prepared
 from reclane_worker.retrieval import Picked
 
@@ -11,6 +12,18 @@ Answer = dict[str, Any]
 """A Recommendation as a plain dict: building its models would cost more than all the rest."""
 
 LOW_TRUST: Final = 0.2
+RERANK_CUT: Final = "rerank_cut"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a batch's answers have in common: the revisions of the encoder and of the reranker, if
+    there is one, times, and shape."""
+
+    model: str
+    reranker: str | None
+    timing_ms: dict[str, float]
+    shape: dict[str, int]
 
 
 def batch_shape(batch: Sequence[Prepared]) -> dict[str, int]:
@@ -24,35 +37,50 @@ def padded_tokens(batch: Sequence[Prepared]) -> int:
     return batch_shape(batch)["padded"]
 
 
-def build_answer(
-    one: Prepared, picked: Picked, model: str, timing_ms: dict[str, float], shape: dict[str, int]
-) -> Answer:
-    """One answer; `model` names the encoder's revision, times and shape are the batch's."""
-    catalog = one.catalog
+def is_whole(answer: Answer) -> bool:
+    """Whether nothing was left out for want of time: asked again, it would be the same."""
+    return all(flag["code"] != RERANK_CUT for flag in answer["flags"])
+
+
+def reranking_s(answers: Sequence[Answer | Failure]) -> float:
+    """Seconds that reranking took of a batch."""
+    spent_ms = [one["timing_ms"].get("rerank", 0.0) for one in answers if isinstance(one, dict)]
+    return max(spent_ms, default=0.0) / 1e3
+
+
+def build_answer(one: Prepared, picked: Picked, made: Made) -> Answer:
+    """One answer of a batch."""
     return {
         "items": _items(one, picked),
-        "intent": {
-            "text": one.text,
-            "encoder_trust": round(one.trust, 4),
-            "history_used": len(one.history),
-            "constraints": [
-                constraint.model_dump(mode="json", by_alias=True) for constraint in one.constraints
-            ],
-        },
+        "intent": _intent(one, picked, made),
         "flags": _flags(one, picked),
-        "versions": {
-            "model": model,
-            "catalog": f"{catalog.name}@{catalog.version}",
-            "contract": VERSION,
-        },
+        "versions": _versions(one, made),
         "timing_ms": {
             "queued": round(one.queued_ms, 3),
             "tokenise": round(one.tokenise_ms, 3),
-            **timing_ms,
+            **made.timing_ms,
         },
-        "batch": shape,
+        "batch": made.shape,
         "variant": one.request.variant,
     }
+
+
+def _intent(one: Prepared, picked: Picked, made: Made) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "text": one.text,
+        "encoder_trust": round(one.trust, 4),
+        "history_used": len(one.history),
+        "constraints": [
+            constraint.model_dump(mode="json", by_alias=True) for constraint in one.constraints
+        ],
+    }
+    return told | {"reranked": picked.reranked} if made.reranker else told
+
+
+def _versions(one: Prepared, made: Made) -> dict[str, Any]:
+    catalog = f"{one.catalog.name}@{one.catalog.version}"
+    told: dict[str, Any] = {"model": made.model, "catalog": catalog, "contract": VERSION}
+    return told | {"reranker": made.reranker} if made.reranker else told
 
 
 def _items(one: Prepared, picked: Picked) -> list[dict[str, Any]]:
@@ -81,6 +109,9 @@ def _flags(one: Prepared, picked: Picked) -> list[dict[str, Any]]:
         flags.append({"code": "needs_review", "reasons": [reason]})
     if picked.relaxed and picked.positions:
         flags.append({"code": "relaxed", "reasons": [_shown(c) for c in picked.relaxed]})
+    if picked.left_out:
+        reason = f"time allowed {picked.reranked} of {picked.reranked + picked.left_out} candidates"
+        flags.append({"code": RERANK_CUT, "reasons": [reason]})
     if one.request.explain:
         flags.append({"code": "no_explanation", "reasons": ["this worker does not explain yet"]})
     return flags

@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -12,12 +13,11 @@ from reclane_worker.catalog import Catalog
 
 MEAN_BYTES: Final = 4_096  # of an answer, at most: 10 items without fields take 1.7 KB
 CACHED: Final = {"code": "cached", "reasons": ["computed earlier for an equal request"]}
-_NOT_SPENT: Final = {"tokenise": 0.0, "model": 0.0, "rank": 0.0}
 
 
-def cache_key(model: str, catalog: Catalog, answer_key: str) -> bytes:
-    """What an answer rests on: another model or catalog version never finds it."""
-    whole = "\0".join((model, catalog.name, catalog.version, answer_key))
+def cache_key(models: Sequence[str], catalog: Catalog, answer_key: str) -> bytes:
+    """What an answer rests on: other models or another catalog version never find it."""
+    whole = "\0".join((*models, catalog.name, catalog.version, answer_key))
     return blake2b(whole.encode(), digest_size=16).digest()
 
 
@@ -51,7 +51,8 @@ class AnswerCache:
     def keep(self, key: bytes, answer: Answer) -> None:
         """Keep an answer, and drop those used least recently where it gets too many or much."""
         flags: list[Any] = [*answer["flags"], CACHED]
-        timing_ms = answer["timing_ms"] | _NOT_SPENT
+        spent = answer["timing_ms"]
+        timing_ms = dict.fromkeys(spent, 0.0) | {"queued": spent["queued"]}
         raw = to_json(answer | {"flags": flags, "timing_ms": timing_ms})
         with self._lock:
             self._bytes += len(raw) - len(self._answers.pop(key, b""))

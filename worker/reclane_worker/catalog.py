@@ -26,6 +26,7 @@ from reclane_worker.taste import signals
 class Catalog:
     """Items, their vectors (items, dim) float32 on the device and the mean of these (dim,), lexical
     index and attributes, what reads requests for them, and what is known of tastes, if anything.
+    `encoded` names the fields that vectors and index were made of.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Catalog:
     reader: Reader
     lines: Sequence[bytes]
     taste: signals.Taste | None
+    encoded: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -102,6 +104,7 @@ def _read(name: str, folder: Path, manifest: Manifest, device: torch.device) -> 
         reader=Reader(schema, attributes.texts, titles, lexical.spread),
         lines=items.lines,
         taste=taste,
+        encoded=manifest.fields,
     )
 
 

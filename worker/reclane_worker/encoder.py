@@ -27,6 +27,7 @@ MAX_DIM: Final = 65_536
 _NEEDED_FILES: Final = [
     "*.json",
     "*.txt",
+    "*.jinja",
     "*.safetensors",
     "*.model",
     "*/*.json",
@@ -94,9 +95,13 @@ def choose_device(wish: str) -> torch.device:
         ) from None
 
 
-def resolve_folder(model: str, revision: str | None) -> Path:
+def resolve_folder(model: str, revision: str | None, setting: str = "RECLANE_MODEL") -> Path:
     """The local folder of a model: a folder, `package:NAME` (a Python package that ships its
-    weights under model/), or a hub id, fetched once and then read offline."""
+    weights under model/), or a hub id, fetched once and then read offline. `setting` named it.
+
+    Raises:
+        ModelUnusable: it is not there, or has no safetensors.
+    """
     if model.startswith("package:"):
         spec = find_spec(model.removeprefix("package:"))
         if spec is None or not spec.submodule_search_locations:
@@ -105,13 +110,13 @@ def resolve_folder(model: str, revision: str | None) -> Path:
     elif Path(model).is_dir():
         folder = Path(model)
     else:
-        folder = _fetch(model, revision)
+        folder = _fetch(model, revision, setting)
     if not any(folder.glob("**/*.safetensors")):
         raise ModelUnusable(f"{model}: no safetensors weights; other formats can run code")
     return folder
 
 
-def _fetch(model: str, revision: str | None) -> Path:
+def _fetch(model: str, revision: str | None, setting: str) -> Path:
     from huggingface_hub import snapshot_download
 
     fetch = partial(snapshot_download, model, revision=revision, allow_patterns=_NEEDED_FILES)
@@ -123,7 +128,7 @@ def _fetch(model: str, revision: str | None) -> Path:
         except Exception as error:
             raise ModelUnusable(
                 f"{model}: not in the local cache and not to be fetched ({type(error).__name__}); "
-                "give a folder in RECLANE_MODEL, or fetch it where there is a network"
+                f"give a folder in {setting}, or fetch it where there is a network"
             ) from error
 
 
@@ -142,7 +147,7 @@ class SentenceEncoder:
                 device=str(device),
                 trust_remote_code=False,
                 local_files_only=True,
-                model_kwargs={"use_safetensors": True, "dtype": _dtype(device)},
+                model_kwargs={"use_safetensors": True, "dtype": dtype_of(device)},
             )
         except Exception as error:
             raise ModelUnusable(f"{name} cannot be loaded: {error}") from error
@@ -156,7 +161,7 @@ class SentenceEncoder:
         self.max_tokens = int(self._model.max_seq_length or 512)
         self._normalise = self._model.similarity_fn_name != "dot"
         self.prompts: dict[Role, str] = {role: self._prompt(role) for role in get_args(Role)}
-        pieces = _pieces_by_script(self._tokenizer)
+        pieces = pieces_by_script(self._tokenizer)
         self._literacy = Literacy(
             {name: min(1.0, count / KNOWN_SCRIPT_PIECES) for name, count in pieces.items()},
             self._tokenizer.unk_token_id,
@@ -219,7 +224,8 @@ class SentenceEncoder:
         return len(self._tokenizer(prompt)["input_ids"]) - 1
 
 
-def _dtype(device: torch.device) -> torch.dtype:
+def dtype_of(device: torch.device) -> torch.dtype:
+    """What weights are held in: float32 on CPU, bfloat16 or float16 on CUDA."""
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
@@ -251,7 +257,7 @@ def digest_of(folder: Path, suffixes: Sequence[str]) -> str:
     return whole.hexdigest()[:12]
 
 
-def _pieces_by_script(tokenizer: Any) -> Counter[str]:
+def pieces_by_script(tokenizer: Any) -> Counter[str]:
     """How many distinct vocabulary pieces contain letters of each script."""
     # Shown as text first: a byte-level vocabulary spells Chinese in Latin look-alikes.
     shown = (tokenizer.convert_tokens_to_string([piece]) for piece in tokenizer.get_vocab())
@@ -261,6 +267,13 @@ def _pieces_by_script(tokenizer: Any) -> Counter[str]:
     return found
 
 
-def describe(encoder: Encoder) -> str:
-    """How an answer names the model: its name and the digest of its files."""
-    return f"{encoder.name.rsplit('/', 1)[-1].removeprefix('package:')}@{encoder.revision}"
+class Named(Protocol):
+    """A model that has a name and a digest of its files."""
+
+    name: str
+    revision: str
+
+
+def describe(model: Named) -> str:
+    """How an answer names a model: its name and the digest of its files."""
+    return f"{model.name.rsplit('/', 1)[-1].removeprefix('package:')}@{model.revision}"

@@ -3,6 +3,7 @@
 For the lane's thread; `running` and `totals` may be read by others.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from reclane.contract import Failure, RecommendRequest
-from reclane_worker.answering import Answer, batch_shape, padded_tokens
+from reclane_worker.answering import Answer, batch_shape, padded_tokens, reranking_s
 from reclane_worker.batching import CostLine, slice_tokens
 from reclane_worker.celery_side.events import TaskEvents
 from reclane_worker.chunks import Chunk
@@ -28,6 +29,7 @@ from reclane_worker.triage import Held, Job, expired, wanted_until
 
 FIRST_BATCH_S: Final = 60.0
 TYPICAL_TOKENS: Final = 16.0  # of a request, until some were seen
+_NEWS: Final = 0.1  # what the newest batch counts in what reranking usually takes
 PROBE: Final = RecommendRequest(query="a plain request", k=10)
 # Two points make a line. All differ: equal requests run as one, and answers may be kept.
 _FIRST: Final = [RecommendRequest(query=f"a plain request {n}", k=10) for n in range(9)]
@@ -90,7 +92,8 @@ class Flights:
         self._overrun = Overrun()
         self._learnt = False
         self.backlog = False  # whether more waits than the device can take at once
-        self.cost = CostLine()
+        self.cost = CostLine()  # without reranking, whose time depends on what is left for it
+        self._reranking_s = 0.0  # what it lately took of a batch
         self.totals = Totals()
 
     # ---- asked from other threads
@@ -111,7 +114,7 @@ class Flights:
             return measured
         limits = self._pipeline.limits
         requests = min(limits.max_requests, max(1.0, limits.max_tokens / self.mean_tokens))
-        seconds = self.cost.expect(int(requests * self.mean_tokens))
+        seconds = self.expect_s(int(requests * self.mean_tokens))
         return self._device.threads * requests / max(seconds, 1e-6)
 
     # ---- the lane's thread
@@ -145,6 +148,16 @@ class Flights:
         free = not any(flight.express for flight in self._flights)
         return not batch.bulk and self.bulk and free and self.full
 
+    def expect_s(self, padded: int) -> float:
+        """Seconds that a batch of so many padded tokens usually takes, reranking included."""
+        return self.cost.expect(padded) + self._reranking_s
+
+    def rerank_within_s(self, bulk: bool, left_s: float) -> float:
+        """What reranking may add to a batch: of bulk no more than a slice, as others wait; and
+        only what is left of `left_s`, until the first of its requests is wanted no more."""
+        most_s = min(self._pipeline.rerank_s, self._slice_s if bulk else math.inf)
+        return max(0.0, min(most_s, left_s / self._overrun.factor()))
+
     @property
     def slice_tokens(self) -> int:
         """Padded tokens of one bulk batch."""
@@ -152,14 +165,21 @@ class Flights:
 
     def learn_cost(self) -> None:
         """Predict from this model and catalog from the first batch on."""
-        with self._stopwatch.watch("a first batch", FIRST_BATCH_S):
+        with self._stopwatch.watch("a first batch", FIRST_BATCH_S + self._pipeline.rerank_s):
             for requests in FIRST_BATCHES:
                 prepared = self._pipeline.prepare(requests, [0.0] * len(requests))
                 batch = [one for one in prepared if isinstance(one, Prepared)]
                 started = time.perf_counter()
-                self._pipeline.run(batch)
-                self.cost.learn(batch_shape(batch)["padded"], time.perf_counter() - started)
+                answers = self._pipeline.run(batch)
+                self._learn(batch_shape(batch)["padded"], time.perf_counter() - started, answers)
         self._learnt = True
+
+    def _learn(self, padded: int, seconds: float, answers: Sequence[Answer | Failure]) -> None:
+        """What a batch took beside reranking, and what reranking took of it."""
+        reranked_s = min(seconds, reranking_s(answers))
+        self.cost.learn(padded, seconds - reranked_s)
+        news = _NEWS if self._learnt else 1.0
+        self._reranking_s += news * (reranked_s - self._reranking_s)
 
     def start(self, started: Sequence[str]) -> bool:
         """Record what may be to blame if the process dies: these fields or parts, and what is in
@@ -181,15 +201,21 @@ class Flights:
         if not express:
             self.make_room()
         waits_s = 0.0 if express else self._until_free_s()
-        jobs, prepared = self._drop_late(batch, leased.now_s(), waits_s)
+        now = leased.now_s()
+        jobs, prepared = self._drop_late(batch, now, waits_s)
         if not jobs or not self.start([job.started for job in jobs]):
             return
         shape = batch_shape(prepared)
         predicted_s = self.cost.predict(shape["padded"])
-        result = self._device.submit(lambda: self._pipeline.run(prepared), predicted_s, express)
+        wanted = min((job.expires for job in jobs if job.expires is not None), default=math.inf)
+        spent_s = waits_s + self._overrun.factor() * self.cost.expect(shape["padded"])
+        within_s = self.rerank_within_s(batch.bulk, wanted - now - spent_s)
+        result = self._device.submit(
+            lambda: self._pipeline.run(prepared, within_s), predicted_s + within_s, express
+        )
         result.add_done_callback(lambda _: self._wake())
         begin = time.monotonic() + waits_s
-        due = begin + predicted_s
+        due = begin + predicted_s + min(within_s, self._reranking_s)
         flight = Flight(jobs, shape, time.time(), result, begin, due, batch.bulk, express)
         self._flights.append(flight)
         self.begin(jobs)
@@ -263,9 +289,10 @@ class Flights:
             self._flights.remove(flight)
             padded = flight.shape["padded"]
             expected_s = self.cost.expect(padded)
-            self.cost.learn(padded, seconds)
+            self._learn(padded, seconds, answers)
             self._finishing.commit(flight.jobs, answers, seconds)
-            self._overrun.learn(expected_s, time.monotonic() - flight.begin)
+            took_s = time.monotonic() - flight.begin - reranking_s(answers)
+            self._overrun.learn(expected_s, took_s)
             self._count(flight, seconds)
             self._pace.landed(len(flight.jobs), time.monotonic(), self.backlog)
 
@@ -277,7 +304,7 @@ class Flights:
         whole queue, and faster than healthy workers answer it: leave the batch to them."""
         if not all(isinstance(a, Failure) and a.code == "pipeline_error" for a in answers):
             return
-        with self._stopwatch.watch("a probe of the model", FIRST_BATCH_S):
+        with self._stopwatch.watch("a probe of the model", FIRST_BATCH_S + self._pipeline.rerank_s):
             probe = self._pipeline.compute(PROBE)
         if isinstance(probe, Failure):
             end_process(EXIT_LANE, "the model fails on every request, also on a plain one")

@@ -14,6 +14,7 @@ from reclane.publishing import Publication
 from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.encoder import Encoder, load_encoder
 from reclane_worker.pipeline import Pipeline
+from reclane_worker.rerank.loading import load_reranker
 from reclane_worker.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -26,8 +27,8 @@ _NOTHING: Final[Mapping[str, Publication]] = {}
 def load_pipeline(
     settings: WorkerSettings, published: Mapping[str, Publication] = _NOTHING
 ) -> Pipeline:
-    """Encoder, catalogs and pipeline, ready to answer at full speed. What is published under a
-    catalog's name is loaded in place of its folder, if it can be.
+    """Encoder, catalogs, reranker and pipeline, ready to answer at full speed. What is published
+    under a catalog's name is loaded in place of its folder, if it can be.
 
     Raises:
         InvalidSettings, ModelUnusable, CatalogError: with what to do.
@@ -41,11 +42,16 @@ def load_pipeline(
     catalogs = {
         name: _load(name, path, published.get(name), encoder) for name, path in folders.items()
     }
-    pipeline = Pipeline(encoder, catalogs, settings)
+    pipeline = Pipeline(encoder, catalogs, settings, load_reranker(settings))
     warm_up(pipeline)
     for name, catalog in catalogs.items():
         _log.info("catalog %s@%s: %s items", name, catalog.version, len(catalog))
     _log.info("model %s@%s on %s, %s threads", *_device(pipeline))
+    if reranker is not None:
+        limits = settings.rerank_candidates, 1e3 * pipeline.rerank_s
+        _log.info(
+            "reranker %s@%s: %s candidates, %.0f ms", reranker.name, reranker.revision, *limits
+        )
     return pipeline
 
 

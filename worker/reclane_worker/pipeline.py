@@ -1,4 +1,4 @@
-"""THE MAIN PATH, read top to bottom: prepare -> encode -> retrieve -> rank -> answer.
+"""THE MAIN PATH, read top to bottom: prepare -> encode -> retrieve -> rerank -> page -> answer.
 
 Works on whole batches and knows nothing of Redis: the lane's loop, `reclane eval` and the
 ordinary Celery task all call it.
@@ -13,14 +13,23 @@ import torch
 
 from reclane import __version__, contract
 from reclane.contract import Failure, RecommendRequest
-from reclane_worker.answering import Answer, batch_shape, build_answer, padded_tokens
+from reclane_worker.answering import (
+    Answer,
+    Made,
+    batch_shape,
+    build_answer,
+    is_whole,
+    padded_tokens,
+)
 from reclane_worker.batching import Limits, plan
 from reclane_worker.caching import AnswerCache, cache_key
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder, describe
 from reclane_worker.memory import InMemory
 from reclane_worker.preparing import Prepared, Preparer, failing_alone, find_catalog
-from reclane_worker.retrieval import intent_vectors, ranking_work, retrieve
+from reclane_worker.rerank.models import Reranker
+from reclane_worker.rerank.reranking import Reranking
+from reclane_worker.retrieval import Picked, intent_vectors, page, ranking_work, retrieve
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.sharing import answer_for, answer_key, distinct, first_places, prepared_for
 
@@ -33,14 +42,19 @@ _NOT_FINITE: Final = Failure(
 
 
 class Pipeline:
-    """One encoder and its catalogs. One thread may prepare while another runs.
+    """One encoder, its catalogs and, where wanted, a reranker. One thread may prepare while
+    another runs.
 
     A catalog may be replaced at any time, by one assignment to its name in `catalogs`: what is
     prepared before is answered by the one before.
     """
 
     def __init__(
-        self, encoder: Encoder, catalogs: Mapping[str, Catalog], settings: WorkerSettings
+        self,
+        encoder: Encoder,
+        catalogs: Mapping[str, Catalog],
+        settings: WorkerSettings,
+        reranker: Reranker | None = None,
     ) -> None:
         self.encoder = encoder
         self.catalogs = dict(catalogs)
@@ -49,6 +63,7 @@ class Pipeline:
         self._dense_weight = settings.dense_weight
         self._limits = batch_limits(encoder, settings)
         self._memory = InMemory(self._limits.max_tokens, padded_tokens)
+        self._reranking = reranker and Reranking(reranker, settings, self._limits)
         self._shared = 0
         self._cache = AnswerCache(settings.answer_cache)
 
@@ -70,24 +85,41 @@ class Pipeline:
 
     def versions(self) -> dict[str, Any]:
         """What answers: release, contract, model and catalogs, for whoever watches the worker."""
-        return {
+        told: dict[str, Any] = {
             "version": __version__,
             "contract": contract.VERSION,
             "model": self._model,
             "catalogs": [f"{name}@{one.version}" for name, one in self.catalogs.items()],
         }
+        return told | {"reranker": self._reranker} if self._reranker else told
+
+    @property
+    def _reranker(self) -> str | None:
+        """How answers name it."""
+        return self._reranking.version if self._reranking else None
+
+    @property
+    def rerank_s(self) -> float:
+        """Predicted seconds that reranking adds to a batch at most."""
+        return self._reranking.budget_s if self._reranking else 0.0
+
+    def _key(self, catalog: Catalog, key: str) -> bytes:
+        """What the answer to a request of this key is kept under."""
+        return cache_key((self._model, self._reranker or ""), catalog, key)
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, for whoever watches the worker.
 
         `shared`: requests for which an equal one was computed; `out_of_memory`: batches that did
-        not fit; `batch_tokens`: padded tokens that a batch may have at present.
+        not fit; `batch_tokens`: padded tokens that a batch may have at present; `reranked` and
+        `rerank_left_out`: candidates looked at again, and those for which time was too short.
         """
         return {
             "shared": self._shared,
             "out_of_memory": self._memory.cap.exceeded,
             "batch_tokens": self._memory.cap.tokens,
             **self._cache.statistics(),
+            **(self._reranking.statistics() if self._reranking else {}),
         }
 
     def prepare(
@@ -116,7 +148,7 @@ class Pipeline:
         known: dict[str, Prepared | Answer | Failure] = {}
         for key, place in places.items() if self._cache else ():
             catalog = find_catalog(self.catalogs, requests[place].catalog)
-            answer = catalog and self._cache.find(cache_key(self._model, catalog, key))
+            answer = catalog and self._cache.find(self._key(catalog, key))
             if answer:
                 known[key] = answer
         return known
@@ -163,11 +195,19 @@ class Pipeline:
         if part:
             yield part
 
-    def run(self, batch: Sequence[Prepared]) -> list[Answer | Failure]:
+    def run(
+        self, batch: Sequence[Prepared], rerank_s: float | None = None
+    ) -> list[Answer | Failure]:
         """Answer one batch on the device, equal requests once; one that raises fails alone, by
-        halving."""
+        halving. Reranking may take so many seconds as predicted, by default `self.rerank_s`; each
+        request has an equal share, so that halves have no more than the whole."""
         rows = distinct(batch)
-        answers = failing_alone(lambda part: self._memory.run(self._run, part), rows)
+        each_s = (self.rerank_s if rerank_s is None else rerank_s) / max(1, len(rows))
+
+        def work(part: Sequence[Prepared]) -> list[Answer | Failure]:
+            return self._memory.run(lambda some: self._run(some, each_s * len(some)), part)
+
+        answers = failing_alone(work, rows)
         self._remember(rows, answers)
         if len(rows) == len(batch):
             return answers
@@ -176,28 +216,46 @@ class Pipeline:
 
     def _remember(self, rows: Sequence[Prepared], answers: Sequence[Answer | Failure]) -> None:
         for one, answer in zip(rows, answers, strict=True) if self._cache else ():
-            if not isinstance(answer, Failure):
-                key = cache_key(self._model, one.catalog, answer_key(one.request))
-                self._cache.keep(key, answer)
+            if not isinstance(answer, Failure) and is_whole(answer):
+                self._cache.keep(self._key(one.catalog, answer_key(one.request)), answer)
 
     @torch.inference_mode()
-    def _run(self, batch: Sequence[Prepared]) -> list[Answer | Failure]:
+    def _run(self, batch: Sequence[Prepared], rerank_s: float) -> list[Answer | Failure]:
         catalog = batch[0].catalog
         started = time.perf_counter()
         intent, certainty = intent_vectors(batch, catalog, self.encoder)  # (batch, dim), (batch,)
         finite = torch.isfinite(intent).all(1).tolist()  # waits for the device
         encoded = time.perf_counter()
-        picked = retrieve(batch, catalog, intent, certainty, self._dense_weight)
-        ranked = time.perf_counter()
+        least = self._reranking.candidates if self._reranking else 0
+        found = retrieve(batch, catalog, intent, certainty, self._dense_weight, least)
+        retrieved = time.perf_counter()
+        ranked = self._rerank(batch, found, rerank_s)
+        reranked = time.perf_counter()
+        picked = [
+            one if isinstance(one, Failure) else page(asked, catalog, one)
+            for asked, one in zip(batch, ranked, strict=True)
+        ]
+        spent_s = reranked - retrieved
         timing_ms = {
             "model": round((encoded - started) * 1e3, 3),
-            "rank": round((ranked - encoded) * 1e3, 3),
+            "rank": round((time.perf_counter() - encoded - spent_s) * 1e3, 3),
         }
-        shape = batch_shape(batch)
+        if self._reranking:
+            timing_ms["rerank"] = round(spent_s * 1e3, 3)
+        made = Made(self._model, self._reranker, timing_ms, batch_shape(batch))
         return [
-            build_answer(one, choice, self._model, timing_ms, shape) if ok else _NOT_FINITE
+            _answer(one, choice, made) if ok else _NOT_FINITE
             for one, choice, ok in zip(batch, picked, finite, strict=True)
         ]
+
+    def _rerank(
+        self, batch: Sequence[Prepared], found: Sequence[Picked], within_s: float
+    ) -> Sequence[Picked | Failure]:
+        return self._reranking.rerank(batch, found, within_s) if self._reranking else found
+
+
+def _answer(one: Prepared, choice: Picked | Failure, made: Made) -> Answer | Failure:
+    return choice if isinstance(choice, Failure) else build_answer(one, choice, made)
 
 
 def batch_limits(encoder: Encoder, settings: WorkerSettings) -> Limits:

@@ -1,11 +1,12 @@
 """The device half of the main path: intent vectors, exact scores over all items, the best."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from reclane.contract import Constraint
@@ -26,13 +27,20 @@ DIVERSITY_POOL: Final = 500  # candidates that diversity orders, the same for ev
 @dataclass(frozen=True, slots=True)
 class Picked:
     """The items chosen for one request, best first, whether any query term matched, and which
-    constraints gave way or cannot be met."""
+    constraints gave way or cannot be met.
+
+    `bonus` is what every item was favoured by, (items,) float32, or None. Of the candidates so
+    many were `reranked`, and so many `left_out` for want of time.
+    """
 
     positions: list[int]
     scores: list[float]
     matched: bool
     relaxed: tuple[Constraint, ...] = ()
     impossible: tuple[Constraint, ...] = ()
+    bonus: npt.NDArray[np.float32] | None = None
+    reranked: int = 0
+    left_out: int = 0
 
 
 def intent_vectors(
@@ -69,8 +77,10 @@ def retrieve(
     intent: torch.Tensor,
     certainty: torch.Tensor,
     dense_weight: float,
+    least: int = 0,
 ) -> list[Picked]:
-    """Score every item for every request, exactly, and take the best of each.
+    """Score every item for every request, exactly, and take the best of each: all up to the end
+    of the page it wants (see `page`), and at least so many.
 
     Rows are taken in slices, so that memory stays bounded whatever the catalog's size.
     """
@@ -80,7 +90,9 @@ def retrieve(
     picked: list[Picked] = []
     for start in range(0, len(batch), step):
         part = slice(start, start + step)
-        picked += _retrieve(batch[part], catalog, intent[part], certainty[part], dense_weight)
+        picked += _retrieve(
+            batch[part], catalog, intent[part], certainty[part], dense_weight, least
+        )
     return picked
 
 
@@ -90,6 +102,7 @@ def _retrieve(
     intent: torch.Tensor,
     certainty: torch.Tensor,
     dense_weight: float,
+    least: int,
 ) -> list[Picked]:
     dense = _dense(intent, catalog)
     if catalog.taste is not None:
@@ -100,18 +113,15 @@ def _retrieve(
     fits = _fits(batch, catalog)
     fused = ranking.fuse(dense, lexical, share, _stacked([one.allowed for one in fits], dense))
     ranking.favour(fused, [one.bonus for one in fits])
-    counts = [_pool(one) for one in batch]
+    counts = [max(_pool(one), least) for one in batch]
     scores, positions = (found.cpu() for found in ranking.top(fused, max(counts)))
     passing = torch.isfinite(scores).sum(1).tolist()  # the best come first: the rest fell out
     # One list for the whole batch: a tensor for each row would cost more than finding the best.
-    rows = zip(batch, scores.tolist(), positions.tolist(), counts, passing, strict=True)
-    pages = [
-        _page(one, catalog, row_scores[: min(count, fit)], row_positions[: min(count, fit)])
-        for one, row_scores, row_positions, count, fit in rows
-    ]
+    ends = map(min, counts, passing)
+    rows = zip(positions.tolist(), scores.tolist(), ends, matched, fits, strict=True)
     return [
-        Picked(*page, match, one.relaxed, one.impossible)
-        for page, match, one in zip(pages, matched, fits, strict=True)
+        Picked(items[:end], worth[:end], match, one.relaxed, one.impossible, one.bonus)
+        for items, worth, end, match, one in rows
     ]
 
 
@@ -197,11 +207,9 @@ def _pool(one: Prepared) -> int:
     return max(DIVERSITY_POOL, wanted) if request.diversity else wanted
 
 
-def _page(
-    one: Prepared, catalog: Catalog, scores: list[float], positions: list[int]
-) -> tuple[list[int], list[float]]:
-    """Spread what qualifies if asked, and take the page wanted: positions, scores."""
-    request = one.request
+def page(one: Prepared, catalog: Catalog, found: Picked) -> Picked:
+    """Spread what was found if asked, and take the page wanted."""
+    request, scores, positions = one.request, found.scores, found.positions
     if request.diversity and scores:
         pool = positions[:DIVERSITY_POOL]
         vectors = catalog.vectors[pool].cpu()
@@ -211,5 +219,5 @@ def _page(
         )
         order += range(len(pool), len(scores))  # beyond the pool by relevance
         scores, positions = [scores[at] for at in order], [positions[at] for at in order]
-    page = slice(request.offset, request.offset + one.k)
-    return positions[page], scores[page]
+    shown = slice(request.offset, request.offset + one.k)
+    return replace(found, positions=positions[shown], scores=scores[shown])

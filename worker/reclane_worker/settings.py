@@ -54,6 +54,18 @@ class WorkerSettings(Settings):
     history_decay: float = Field(default=0.9, gt=0, le=1)
     """Weight of a history item relative to the next newer one."""
 
+    reranker: str = ""
+    """A cross-encoder, or a causal model to be asked yes or no: id, folder or `package:NAME`; empty
+    reranks nothing."""
+    reranker_revision: str | None = None
+    """Commit to pin when `reranker` is an id."""
+    rerank_candidates: int = Field(default=50, ge=2, le=1_000)
+    """The best so many items of a request with a text are looked at again."""
+    rerank_ms: float | None = Field(default=None, gt=0, le=600_000)
+    """Predicted time that reranking may add to a batch; default 200 on CPU and 50 on CUDA."""
+    rerank_weight: float = Field(default=0.7, gt=0, le=1)
+    """Weight of the reranker's score among the candidates; the first score has the rest."""
+
     def catalogs(self) -> dict[str, Path]:
         """Catalog name -> folder; a bare folder is named after itself.
 

@@ -22,7 +22,7 @@ from reclane.bulk.spec import RunSpec
 from reclane.errors import BulkError, ReclaneError
 from reclane.probe import read_statistics
 from reclane_worker.bulk.errors import OtherRelease
-from reclane_worker.bulk.sent import Sent
+from reclane_worker.bulk.sent import Sent, models_of
 from reclane_worker.bulk.sinks import Part
 from reclane_worker.ears import Ears
 from reclane_worker.settings import WorkerSettings
@@ -66,9 +66,10 @@ def _other_release() -> OtherRelease:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """What answers now, as a worker says: the model, and catalog name -> name@version."""
+    """What answers now, as a worker says: its models (see `models_of`), and catalog name ->
+    name@version."""
 
-    model: str
+    models: str
     catalogs: dict[str, str]
 
     def catalog(self, name: str | None) -> str | None:
@@ -301,7 +302,7 @@ class Ledger:
             told = read_statistics(self._redis.hget(self.keys.worker(worker.decode()), "stats"))
             catalogs = told.get("catalogs")
             if isinstance(catalogs, list) and isinstance(told.get("model"), str):
-                return Versions(told["model"], {c.rpartition("@")[0]: c for c in catalogs})
+                return Versions(models_of(told), {c.rpartition("@")[0]: c for c in catalogs})
         return None
 
     def listen(self, claim: Claim | None) -> Ears:

@@ -1,6 +1,6 @@
 """Chunks of a bulk run: cut from rows, sent, and read back as results. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
@@ -112,8 +112,13 @@ def sort(chunks: Sequence[Sent], states: Sequence[str]) -> Looked:
 
 def answer_digest(request: str, model: str, catalog: str) -> str:
     """Tells whether asking again could bring another answer: 32 hex digits of the request's
-    digest, and of the model and catalog version that answer it."""
+    digest, and of the models (see `models_of`) and catalog version that answer it."""
     return blake2b(f"{request}\n{model}\n{catalog}".encode(), digest_size=16).hexdigest()
+
+
+def models_of(told: Mapping[str, Any]) -> str:
+    """The model and, where there is one, the reranker that an answer or a worker names."""
+    return "+".join(filter(None, (told["model"], told.get("reranker"))))
 
 
 def results(chunk: Sent, stored: bytes) -> list[Result]:
@@ -140,5 +145,5 @@ def _result(key: str, digest: str, answer: dict[str, Any], at: float) -> Result:
     if "code" in answer:
         return Result(key, None, answer, at)
     versions = answer["versions"]
-    digest = answer_digest(digest, versions["model"], versions["catalog"])
+    digest = answer_digest(digest, models_of(versions), versions["catalog"])
     return Result(key, answer, None, at, digest)

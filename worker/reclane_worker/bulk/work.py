@@ -61,7 +61,9 @@ class Work:
         self._parts = int(fields.get("parts", 0))
         self._bad = int(fields.get("bad", 0))
         self._written = int(fields.get("written", 0))
-        self._versions = {tuple(one) for one in json.loads(fields.get("versions", "[]"))}
+        # A release that knew no reranker wrote three of the four.
+        stored = json.loads(fields.get("versions", "[]"))
+        self._versions = {(*one, "")[:4] for one in stored}
         self._chunks = ledger.chunks(claim)
         self._kept: set[str] = set()  # ids of chunks whose results outlive their time
         self._pending = False
@@ -189,7 +191,7 @@ class Work:
         for row, one in zip(rows, asks, strict=True):
             catalog = now.catalog(row.request.get("catalog"))
             if catalog is not None:
-                wanted[one.key] = answer_digest(one.digest, now.model, catalog)
+                wanted[one.key] = answer_digest(one.digest, now.models, catalog)
         return self._sink.unchanged(wanted)
 
     # ---- from the queue to the sink
@@ -234,7 +236,7 @@ class Work:
         self._parts += 1
         self._written += len(rows)
         self._versions |= {
-            (v["model"], v["catalog"], v["contract"])
+            (v["model"], v["catalog"], v["contract"], v.get("reranker") or "")
             for v in (row.answer["versions"] for row in rows if row.answer)
         }
         self._save(
@@ -301,8 +303,8 @@ class Work:
         parts = self._ledger.parts(self._claim)
         counts = self._ledger.counters(self._claim)
         versions = tuple(
-            AnswerVersions(model=model, catalog=catalog, contract=contract)
-            for model, catalog, contract in sorted(self._versions)
+            AnswerVersions(model=model, catalog=catalog, contract=contract, reranker=more or None)
+            for model, catalog, contract, more in sorted(self._versions)
         )
         started = int(self._claim.fields["started"]) / 1e3
         self._sink.complete(

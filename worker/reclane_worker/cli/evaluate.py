@@ -1,6 +1,7 @@
 """`reclane eval`: recommendation quality on requests with known answers, beside BM25."""
 
 import json
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -22,10 +23,11 @@ from reclane_worker.cli.bad_rows import BadRows
 from reclane_worker.cli.interactions import interaction_options
 from reclane_worker.cli.trials import evaluate_histories
 from reclane_worker.encoder import Encoder, load_encoder
-from reclane_worker.manifest import read_manifest
 from reclane_worker.metrics import Estimate, Gain, measure, per_request
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import Columns, read_items
+from reclane_worker.rerank.loading import load_reranker
+from reclane_worker.rerank.models import Reranker
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.taste.interactions import InteractionColumns
 
@@ -68,7 +70,10 @@ def evaluate(
     if ablate and requests is None:
         raise click.UsageError("--ablate needs REQUESTS")
     settings = WorkerSettings.from_environment(model=model)
+    # What a reranker gains when it has time: a batch of hundreds would leave it none.
+    settings = settings.model_copy(update={"rerank_ms": math.inf})
     encoder = load_encoder(settings)
+    reranker = None if requests is None else load_reranker(settings)
     cases = [] if requests is None else read_cases(requests)
     if limit is not None and limit < len(cases):
         cases = random.Random(0).sample(cases, limit)  # noqa: S311  # a sample, not a secret
@@ -82,13 +87,12 @@ def evaluate(
         if interactions is not None:
             evaluate_histories(catalog, encoder, settings, interactions, named, limit, as_json)
             return
-        pipeline = Pipeline(encoder, {"eval": catalog}, settings)
+        pipeline = Pipeline(encoder, {"eval": catalog}, settings, reranker)
         started = time.perf_counter()
         ours = list(rankings(pipeline, [case.request for case in cases]))
         seconds = time.perf_counter() - started
-        fields = read_manifest(folder).fields
-        words = list(bm25_rankings(catalog, fields, [case.request for case in cases], DEPTH))
-        gained = _gains(ours, encoder, catalog, settings, cases) if ablate else {}
+        words = list(bm25_rankings(catalog, [case.request for case in cases], DEPTH))
+        gained = _gains(ours, encoder, catalog, settings, cases, reranker) if ablate else {}
     relevant = [case.relevant for case in cases]
     scores = {
         "bm25": measure(words, relevant),
@@ -109,6 +113,7 @@ def _gains(
     catalog: Catalog,
     settings: WorkerSettings,
     cases: Sequence[Case],
+    reranker: Reranker | None,
 ) -> Gains:
     relevant = [case.relevant for case in cases]
     return gains(
@@ -118,6 +123,7 @@ def _gains(
         settings,
         [case.request for case in cases],
         lambda pipeline, requests: per_request(list(rankings(pipeline, requests)), relevant),
+        reranker,
     )
 
 

@@ -9,9 +9,10 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from reclane_worker import ranking
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import SentenceEncoder
+from reclane_worker.item_texts import ItemTexts
 from reclane_worker.metrics import per_request
 from reclane_worker.training.examples import hard_negatives
-from reclane_worker.training.texts import Asked, ItemTexts
+from reclane_worker.training.texts import Asked
 
 MAX_ITEMS: Final = 1_000  # encoding them is what an evaluation costs
 MEASURE: Final = "NDCG@10"

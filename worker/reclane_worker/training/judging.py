@@ -12,10 +12,10 @@ from reclane_worker.building import CHUNK, encode_into
 from reclane_worker.cases import Case, rankings
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder
+from reclane_worker.item_texts import ItemTexts
 from reclane_worker.metrics import Gain, gain, per_request
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.settings import WorkerSettings
-from reclane_worker.training.texts import ItemTexts
 
 SHOWN: Final = ("R@1", "R@10", "Success@10", "RR", "NDCG@10")
 DECIDES: Final = "NDCG@10"

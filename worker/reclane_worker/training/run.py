@@ -15,7 +15,7 @@ from reclane_worker.building import build_catalog
 from reclane_worker.cases import Case, rankings, read_cases
 from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.encoder import SentenceEncoder, load_encoder, resolve_folder
-from reclane_worker.manifest import read_manifest
+from reclane_worker.item_texts import ItemTexts
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings
@@ -25,7 +25,7 @@ from reclane_worker.training.blending import blend_best, weights_of
 from reclane_worker.training.examples import Example, examples_of, split
 from reclane_worker.training.heldout import MEASURE, NAME, HeldOut, pool
 from reclane_worker.training.order import CHECKPOINTS, Order, identity_of, settle
-from reclane_worker.training.texts import Asked, ItemTexts, asked, count_tokens
+from reclane_worker.training.texts import Asked, asked, count_tokens
 from reclane_worker.training.trainer import Recipe, Report, learn
 
 LEAST_REQUESTS = 10
@@ -113,9 +113,8 @@ def _base(
             report("encoding the items with the model before training")
             build_catalog(source(), folder, encoder, fields=order.choices.fields)
     catalog = load_catalog("training", folder, encoder)
-    texts = ItemTexts(catalog, read_manifest(folder).fields)
     model = resolve_folder(settings.model, settings.model_revision)
-    return Base(settings, encoder, model, catalog, texts)
+    return Base(settings, encoder, model, catalog, ItemTexts(catalog))
 
 
 def _lesson(order: Order, base: Base, report: Report) -> Lesson:

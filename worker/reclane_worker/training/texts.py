@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic_core import from_json
-
-from reclane_worker.building import indexed_text
 from reclane_worker.cases import Case
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Role, SentenceEncoder
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.preparing import Prepared
-from reclane_worker.reading import SourceItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +31,6 @@ def asked(cases: Sequence[Case], pipeline: Pipeline, catalog: Catalog) -> list[A
         if relevant and isinstance(one, Prepared) and one.text:
             found.append(Asked(case, one.text, one.trust, relevant))
     return found
-
-
-class ItemTexts:
-    """What is encoded of an item, by its position; made when asked for, so that a large catalog
-    is not held twice."""
-
-    def __init__(self, catalog: Catalog, fields: tuple[str, ...]) -> None:
-        self._lines = catalog.lines
-        self._fields = fields
-
-    def __getitem__(self, position: int) -> str:
-        row = from_json(self._lines[position])
-        item = SourceItem(row["id"], row["title"], row["text"], row["attributes"])
-        return indexed_text(item, self._fields) or " "
-
-    def __len__(self) -> int:
-        return len(self._lines)
 
 
 def count_tokens(

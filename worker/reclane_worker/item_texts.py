@@ -1,0 +1,24 @@
+"""What is encoded and indexed of an item, read from its catalog."""
+
+from pydantic_core import from_json
+
+from reclane_worker.building import indexed_text
+from reclane_worker.catalog import Catalog
+from reclane_worker.reading import SourceItem
+
+
+class ItemTexts:
+    """What is encoded of an item, by its position; made when asked for, so that a large catalog
+    is not held twice."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._lines = catalog.lines
+        self._fields = catalog.encoded
+
+    def __getitem__(self, position: int) -> str:
+        row = from_json(self._lines[position])
+        item = SourceItem(row["id"], row["title"], row["text"], row["attributes"])
+        return indexed_text(item, self._fields) or " "
+
+    def __len__(self) -> int:
+        return len(self._lines)
