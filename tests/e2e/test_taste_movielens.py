@@ -52,7 +52,7 @@ def test_the_joined_signals_foresee_what_users_like_next(tmp_path: Path) -> None
         tmp_path / "films",
         encoder,
         fields=("title", "genres"),
-        learn=lambda folder: add_taste(folder, seen, NAMED, pytest.fail),
+        learn=[lambda folder: add_taste(folder, seen, NAMED, pytest.fail)],
     )
     catalog = load_catalog("films", tmp_path / "films", encoder)
 

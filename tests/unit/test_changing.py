@@ -22,7 +22,7 @@ from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.changing import compact, delete, upsert
 from reclane_worker.encoder import Encoder, Role, Tokens, load_encoder
 from reclane_worker.hashing import HashEncoder
-from reclane_worker.index import lexical
+from reclane_worker.index.lexical import LexicalBuilder
 from reclane_worker.intent.schema import Aliases
 from reclane_worker.manifest import read_manifest, verify
 from reclane_worker.pipeline import Pipeline
@@ -230,8 +230,10 @@ def test_a_change_neither_writes_nor_counts_what_it_leaves(
 ) -> None:
     before = contents(copy)
     counted: list[str] = []
-    terms = lexical.terms
-    monkeypatch.setattr(lexical, "terms", lambda text: counted.append(text) or terms(text))
+    add = LexicalBuilder.add
+    monkeypatch.setattr(
+        LexicalBuilder, "add", lambda self, text: counted.append(text) or add(self, text)
+    )
     upsert(copy, [item("new", "brand new")], encoder)
     delete(copy, ["i00"])
     assert counted == ["brand new"]

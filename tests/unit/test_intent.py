@@ -15,7 +15,7 @@ from reclane_worker.building import build_catalog
 from reclane_worker.catalog import load_catalog
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.filters import Attributes
-from reclane_worker.intent.fitting import RELAXED, SOFT, fit
+from reclane_worker.intent.fitting import RELAXED, fit
 from reclane_worker.intent.parse import TELLING_CHARS, Reader, Reading
 from reclane_worker.intent.schema import Aliases, Schema, SchemaBuilder, read_aliases
 from reclane_worker.manifest import SCHEMA
@@ -304,11 +304,11 @@ NOWHERE = Constraint(attributes=("area",), condition=Eq(eq="moon"), said="moon")
 
 
 def test_hard_constraints_filter_and_soft_ones_weigh() -> None:
-    found = fit([CHEAP, NOT_NORTH, DEAR], EVERY, ATTRIBUTES)
+    found = fit([CHEAP, NOT_NORTH, DEAR], EVERY, ATTRIBUTES, 0.25)
     allowed = np.flatnonzero(found.allowed)
     assert all(HOTELS[n][1]["price"] < 60 and HOTELS[n][1]["area"] != "north" for n in allowed)
     assert found.bonus is not None
-    assert {HOTELS[n][1]["price range"] for n in np.flatnonzero(found.bonus == SOFT)} == {
+    assert {HOTELS[n][1]["price range"] for n in np.flatnonzero(found.bonus == 0.25)} == {
         "expensive"
     }
     assert (found.relaxed, found.impossible) == ((), ())
@@ -320,7 +320,7 @@ def test_bounds_give_way_before_categories_and_are_still_preferred() -> None:
     base[
         [n for n, (_, row) in enumerate(HOTELS) if row["stars"] == 4 and row["area"] == "north"]
     ] = 0
-    found = fit([NORTH, ten], base, ATTRIBUTES)
+    found = fit([NORTH, ten], base, ATTRIBUTES, 0.25)
     assert found.relaxed == (ten,)
     assert {HOTELS[n][1]["area"] for n in np.flatnonzero(found.allowed)} == {"north"}
     assert found.bonus is not None
@@ -328,7 +328,7 @@ def test_bounds_give_way_before_categories_and_are_still_preferred() -> None:
 
 
 def test_what_no_item_has_is_not_dropped() -> None:
-    found = fit([CHEAP, NOWHERE], EVERY, ATTRIBUTES)
+    found = fit([CHEAP, NOWHERE], EVERY, ATTRIBUTES, 0.25)
     assert not found.allowed.any()
     assert found.impossible == (NOWHERE,)
 

@@ -348,7 +348,7 @@ def behaved(
         shop,
         folder / "shop",
         encoder,
-        learn=lambda made: add_taste(made, seen, InteractionColumns(), pytest.fail),
+        learn=[lambda made: add_taste(made, seen, InteractionColumns(), pytest.fail)],
     )
     return folder
 

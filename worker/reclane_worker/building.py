@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import mkdtemp
@@ -25,6 +25,7 @@ from reclane_worker.intent.schema import Aliases, Schema, SchemaBuilder
 from reclane_worker.lookup import write_lookup
 from reclane_worker.reading import SourceItem
 from reclane_worker.text import normalise
+from reclane_worker.weights import Learnt
 
 CHUNK: Final = 2_048  # items encoded together, sorted by length; bounds memory
 LIMITS: Final = Limits(max_tokens=4_096, max_requests=CHUNK, overhead_tokens=256)
@@ -46,11 +47,11 @@ def build_catalog(
     aliases: Aliases | None = None,
     replace: bool = False,
     progress: Progress = lambda done: None,
-    learn: Learn | None = None,
+    learn: Sequence[Learn] = (),
 ) -> layout.Manifest:
     """Build `out` from items; `fields` are what is encoded and indexed, joined in order, and
-    `aliases` other names of attributes and values. `learn` is called with the folder before it is
-    sealed.
+    `aliases` other names of attributes and values. Each of `learn` is called with the folder, a
+    catalog already, before it appears.
 
     Memory grows with vocabulary and postings (about 12 bytes each), not with vectors or texts.
     The folder appears complete or not at all: it is written beside `out` and renamed.
@@ -77,10 +78,10 @@ def build_catalog(
         if unseen and count:
             raise CatalogError(f"no item has a field {', '.join(sorted(unseen))}; see --fields")
         write_schema(folder, schema.build())
-        if learn is not None:
-            learn(folder)
-        manifest = _describe(folder, encoder, fields, count)
-        (folder / layout.MANIFEST).write_text(layout.shown(manifest), "utf-8")
+        manifest = _seal(folder, encoder, fields, count)
+        for one in learn:
+            one(folder)
+            manifest = _seal(folder, encoder, fields, count)
         disk.settle(folder)
         _publish(folder, out)
         return manifest
@@ -205,15 +206,14 @@ def _store_vectors(raw: Path, folder: Path, count: int, dim: int) -> None:
     raw.unlink()
 
 
-def _describe(
-    folder: Path, encoder: Encoder, fields: tuple[str, ...], count: int
-) -> layout.Manifest:
-    digests = {
-        name: layout.file_digest(folder / name)
-        for name in (*layout.FILES, *layout.OPTIONAL)
-        if (folder / name).exists()
-    }
-    return layout.Manifest(
+def write_learnt(folder: Path, learnt: Learnt) -> None:
+    (folder / layout.LEARNT).write_text(learnt.model_dump_json(indent=1), "utf-8")
+
+
+def _seal(folder: Path, encoder: Encoder, fields: tuple[str, ...], count: int) -> layout.Manifest:
+    """Write the manifest of what is in the folder."""
+    digests = {name: layout.file_digest(folder / name) for name in layout.present(folder)}
+    manifest = layout.Manifest(
         format=layout.FORMAT,
         version=layout.version_of(digests),
         model=encoder.name,
@@ -225,6 +225,8 @@ def _describe(
         created=layout.now(),
         files=digests,
     )
+    (folder / layout.MANIFEST).write_text(layout.shown(manifest), "utf-8")
+    return manifest
 
 
 def _publish(folder: Path, out: Path) -> None:

@@ -20,13 +20,15 @@ from reclane_worker.intent.schema import Schema, aliases_of, learn_schema
 from reclane_worker.layers import Whole, read_items, reading
 from reclane_worker.manifest import Manifest, path_in, read_manifest, verify
 from reclane_worker.taste import signals
+from reclane_worker.weights import USUAL, Floats, Weights, read_learnt
 
 
 @dataclass(frozen=True)
 class Catalog:
     """Items, their vectors (items, dim) float32 on the device and the mean of these (dim,), lexical
     index and attributes, what reads requests for them, and what is known of tastes, if anything.
-    `encoded` names the fields that vectors and index were made of.
+    `encoded` names the fields that vectors and index were made of; `demand` (items,) 0 to 1 is what
+    the requests that it learnt from asked for.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Catalog:
     lines: Sequence[bytes]
     taste: signals.Taste | None
     encoded: tuple[str, ...]
+    weights: Weights = USUAL
+    demand: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -91,6 +95,7 @@ def _read(name: str, folder: Path, manifest: Manifest, device: torch.device) -> 
     lexical = items.postings.index()
     schema = read_schema(folder, manifest, items)
     taste = read_taste(folder, manifest, items, device)
+    learnt = read_learnt(folder, manifest)
     return Catalog(
         name=name,
         version=manifest.version,
@@ -105,6 +110,8 @@ def _read(name: str, folder: Path, manifest: Manifest, device: torch.device) -> 
         lines=items.lines,
         taste=taste,
         encoded=manifest.fields,
+        weights=learnt.weights if learnt else USUAL,
+        demand=learnt.demand(positions) if learnt else None,
     )
 
 

@@ -17,7 +17,14 @@ from safetensors.torch import save_file
 
 from reclane_worker import disk
 from reclane_worker import manifest as layout
-from reclane_worker.building import Progress, encoded, line_of, write_parts, write_schema
+from reclane_worker.building import (
+    Progress,
+    encoded,
+    line_of,
+    write_learnt,
+    write_parts,
+    write_schema,
+)
 from reclane_worker.catalog import read_schema, read_taste, require_model
 from reclane_worker.encoder import Encoder
 from reclane_worker.layers import Row, read_items, reading, removed_in
@@ -26,6 +33,7 @@ from reclane_worker.manifest import Manifest, path_in, read_manifest, verify
 from reclane_worker.reading import SourceItem
 from reclane_worker.taste import signals
 from reclane_worker.versions import clean, install, next_name
+from reclane_worker.weights import read_learnt
 
 
 @dataclass(slots=True)
@@ -139,6 +147,7 @@ def _compacted(folder: Path, manifest: Manifest) -> Manifest:
         items = read_items(folder, manifest)
         schema = read_schema(folder, manifest, items)
         taste = read_taste(folder, manifest, items, torch.device("cpu"))
+        learnt = read_learnt(folder, manifest)
 
     def copied(out: IO[bytes], first: int, texts: list[str]) -> Iterator[int]:
         out.write(items.vectors[first : first + len(texts)].numpy().tobytes())
@@ -149,8 +158,10 @@ def _compacted(folder: Path, manifest: Manifest) -> Manifest:
         write_schema(new, schema)
         if taste is not None:
             save_file(signals.tensors_of(taste), new / layout.TASTE)
+        if learnt is not None:
+            write_learnt(new, learnt)
         name = next_name(folder, "base")
-        files = _digests(new, name, (*layout.FILES, *(() if taste is None else (layout.TASTE,))))
+        files = _digests(new, name, layout.present(new))
         after = _sealed(manifest, files, name)
         install(folder, new, name, manifest, after)
     clean(folder, after)

@@ -42,7 +42,8 @@ def load_pipeline(
     catalogs = {
         name: _load(name, path, published.get(name), encoder) for name, path in folders.items()
     }
-    pipeline = Pipeline(encoder, catalogs, settings, load_reranker(settings))
+    reranker = load_reranker(settings)
+    pipeline = Pipeline(encoder, catalogs, settings, reranker)
     warm_up(pipeline)
     for name, catalog in catalogs.items():
         _log.info("catalog %s@%s: %s items", name, catalog.version, len(catalog))

@@ -26,11 +26,12 @@ VOCABULARY: Final = "vocabulary.json"
 LOOKUP: Final = "lookup.safetensors"
 SCHEMA: Final = "schema.json"
 TASTE: Final = "taste.safetensors"  # only of a catalog built with interactions
+LEARNT: Final = "learnt.json"  # only of one built with requests
 REMOVED: Final = "removed.json"
 
 PARTS: Final = (ITEMS, VECTORS, LEXICAL, VOCABULARY, LOOKUP)  # of the items of a layer
 FILES: Final = (*PARTS, SCHEMA)  # of a base
-OPTIONAL: Final = (TASTE,)
+OPTIONAL: Final = (TASTE, LEARNT)
 SEGMENT: Final = (*PARTS, REMOVED)
 MAX_SEGMENTS: Final = 100
 LAYER: Final = re.compile(r"(?:base|segment)-(\d{6,})")
@@ -113,6 +114,11 @@ def stored(names: Collection[str], base: str = "", segments: Sequence[str] = ())
     needed = [path_in(base, name) for name in FILES]
     more = [path_in(base, name) for name in OPTIONAL if path_in(base, name) in names]
     return [*needed, *more, *(path_in(one, name) for one in segments for name in SEGMENT)]
+
+
+def present(folder: Path) -> list[str]:
+    """The files of a base that lie in a folder."""
+    return [name for name in (*FILES, *OPTIONAL) if (folder / name).exists()]
 
 
 def shown(manifest: Manifest) -> str:

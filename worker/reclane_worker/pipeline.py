@@ -227,7 +227,8 @@ class Pipeline:
         finite = torch.isfinite(intent).all(1).tolist()  # waits for the device
         encoded = time.perf_counter()
         least = self._reranking.candidates if self._reranking else 0
-        found = retrieve(batch, catalog, intent, certainty, self._dense_weight, least)
+        weight = catalog.weights.vector if self._dense_weight is None else self._dense_weight
+        found = retrieve(batch, catalog, intent, certainty, weight, least)
         retrieved = time.perf_counter()
         ranked = self._rerank(batch, found, rerank_s)
         reranked = time.perf_counter()

@@ -35,14 +35,14 @@ def fuse(
     for rows whose share is 1, the dense ones are all.
     """
     blocked = None if eligible is None else ~eligible
-    fused = _min_max(dense, blocked)
+    fused = min_max(dense, blocked)
     if lexical is not None:
         share = weight.unsqueeze(1)  # (batch, 1)
-        fused = share * fused + (1 - share) * _min_max(lexical, blocked)
+        fused = share * fused + (1 - share) * min_max(lexical, blocked)
     return fused if blocked is None else fused.masked_fill_(blocked, -torch.inf)
 
 
-def _min_max(scores: torch.Tensor, blocked: torch.Tensor | None) -> torch.Tensor:
+def min_max(scores: torch.Tensor, blocked: torch.Tensor | None) -> torch.Tensor:
     """Of each row 0 to 1 over what is not blocked, and 0 where its scores are all alike."""
     if blocked is None:
         low, high = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)

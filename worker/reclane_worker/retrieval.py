@@ -23,6 +23,8 @@ MAX_CELLS: Final = 32_000_000  # scores held at once: 128 MB of float32 for each
 _STEPS_PER_FILTER: Final = 10
 DIVERSITY_POOL: Final = 500  # candidates that diversity orders, the same for every page
 
+Bonus = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True)
 class Picked:
@@ -38,9 +40,31 @@ class Picked:
     matched: bool
     relaxed: tuple[Constraint, ...] = ()
     impossible: tuple[Constraint, ...] = ()
-    bonus: npt.NDArray[np.float32] | None = None
+    bonus: Bonus | None = None
     reranked: int = 0
     left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What speaks for each item, of a batch: cosines and lexical scores, both (batch, items) and as
+    they come, the latter None where nobody has text; whether any term matched; constraints."""
+
+    dense: torch.Tensor
+    lexical: torch.Tensor | None
+    matched: list[bool]
+    fits: list[Fit]
+
+    def allowed(self) -> torch.Tensor | None:
+        """(batch, items) bool; None where nothing is ruled out."""
+        return _stacked([one.allowed for one in self.fits], self.dense)
+
+    def normalised(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both scores, 0 to 1 over the allowed items of each row."""
+        allowed = self.allowed()
+        blocked = None if allowed is None else ~allowed
+        lexical = torch.zeros_like(self.dense) if self.lexical is None else self.lexical
+        return ranking.min_max(self.dense, blocked), ranking.min_max(lexical, blocked)
 
 
 def intent_vectors(
@@ -104,25 +128,40 @@ def _retrieve(
     dense_weight: float,
     least: int,
 ) -> list[Picked]:
-    dense = _dense(intent, catalog)
-    if catalog.taste is not None:
-        catalog.taste.add(dense, [{} if one.text else one.history for one in batch])
-    lexical, matched = _lexical(batch, catalog)
+    found = signs(batch, catalog, intent, catalog.weights.wishes)
     share = ranking.dense_share(certainty, dense_weight)
     share[[row for row, one in enumerate(batch) if not one.text]] = 1.0
-    fits = _fits(batch, catalog)
-    fused = ranking.fuse(dense, lexical, share, _stacked([one.allowed for one in fits], dense))
-    ranking.favour(fused, [one.bonus for one in fits])
+    fits, matched = found.fits, found.matched
+    fused = ranking.fuse(found.dense, found.lexical, share, found.allowed())
+    bonuses = [_bonus(one, fit.bonus, catalog) for one, fit in zip(batch, fits, strict=True)]
+    ranking.favour(fused, bonuses)
     counts = [max(_pool(one), least) for one in batch]
     scores, positions = (found.cpu() for found in ranking.top(fused, max(counts)))
     passing = torch.isfinite(scores).sum(1).tolist()  # the best come first: the rest fell out
     # One list for the whole batch: a tensor for each row would cost more than finding the best.
     ends = map(min, counts, passing)
-    rows = zip(positions.tolist(), scores.tolist(), ends, matched, fits, strict=True)
+    rows = zip(positions.tolist(), scores.tolist(), ends, matched, fits, bonuses, strict=True)
     return [
-        Picked(items[:end], worth[:end], match, one.relaxed, one.impossible, one.bonus)
-        for items, worth, end, match, one in rows
+        Picked(items[:end], worth[:end], match, one.relaxed, one.impossible, bonus)
+        for items, worth, end, match, one, bonus in rows
     ]
+
+
+def _bonus(one: Prepared, wishes: Bonus | None, catalog: Catalog) -> Bonus | None:
+    """What items are favoured by: wishes that they meet and, where something is said, demand."""
+    if catalog.demand is None or not one.text:
+        return wishes
+    demand = catalog.weights.demand * catalog.demand
+    return demand if wishes is None else wishes + demand
+
+
+def signs(batch: Sequence[Prepared], catalog: Catalog, intent: torch.Tensor, soft: float) -> Signs:
+    """What speaks for each item; to meet a soft constraint is worth `soft`."""
+    dense = _dense(intent, catalog)
+    if catalog.taste is not None:
+        catalog.taste.add(dense, [{} if one.text else one.history for one in batch])
+    lexical, matched = _lexical(batch, catalog)
+    return Signs(dense, lexical, matched, _fits(batch, catalog, soft))
 
 
 def _dense(intent: torch.Tensor, catalog: Catalog) -> torch.Tensor:
@@ -155,14 +194,14 @@ def _tastes(histories: Sequence[dict[int, float]], catalog: Catalog) -> torch.Te
     return torch.nn.functional.normalize(sums - totals.unsqueeze(1) * catalog.centre, dim=1)
 
 
-def _fits(batch: Sequence[Prepared], catalog: Catalog) -> list[Fit]:
+def _fits(batch: Sequence[Prepared], catalog: Catalog, soft: float) -> list[Fit]:
     """What each request may get, and what of that it would rather have."""
     everything = np.ones(len(catalog), dtype=bool)
     found = []
     for one in batch:
         allowed = _eligible(one, catalog, everything)
         found.append(
-            fit(one.constraints, allowed, catalog.attributes)
+            fit(one.constraints, allowed, catalog.attributes, soft)
             if one.constraints
             else Fit(allowed, None)
         )

@@ -49,8 +49,9 @@ class WorkerSettings(Settings):
     drain_s: float | None = Field(default=None, gt=0)
     """Bound on a drain; default 5 s + 4 x the predicted time of the running batch."""
 
-    dense_weight: float = Field(default=0.6, ge=0, le=1)
-    """Weight of the vector score; the lexical score has the rest."""
+    dense_weight: float | None = Field(default=None, ge=0, le=1)
+    """Weight of the vector score, the lexical score has the rest; default what the catalog learnt,
+    else 0.6."""
     history_decay: float = Field(default=0.9, gt=0, le=1)
     """Weight of a history item relative to the next newer one."""
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from reclane_worker.building import build_catalog
+from reclane_worker.asked import add_learnt
+from reclane_worker.building import Learn, build_catalog
+from reclane_worker.cases import read_cases
 from reclane_worker.cli.bad_rows import BadRows
 from reclane_worker.cli.interactions import interaction_options
 from reclane_worker.cli.items import item_options, shown_progress
@@ -33,6 +35,11 @@ from reclane_worker.taste.learning import add_taste
     help="JSON with other names of attributes and values, for reading requests.",
 )
 @interaction_options
+@click.option(
+    "--requests",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Requests with known answers, as for `reclane eval`: what counts is learnt from them.",
+)
 @click.option("--replace", is_flag=True, help="Replace the folder if it exists.")
 def build(
     items: Path,
@@ -43,6 +50,7 @@ def build(
     aliases: Path | None,
     interactions: Path | None,
     named: InteractionColumns,
+    requests: Path | None,
     skip_bad: bool,
     replace: bool,
 ) -> None:
@@ -55,10 +63,13 @@ def build(
     settings = WorkerSettings.from_environment(model=model)
     encoder = load_encoder(settings)
 
-    def learn(folder: Path) -> None:
-        if interactions is not None:
-            add_taste(folder, interactions, named, bad, settings.history_decay)
-
+    learn: list[Learn] = []
+    if interactions is not None:
+        path = interactions
+        learn.append(lambda folder: add_taste(folder, path, named, bad, settings.history_decay))
+    if requests is not None:
+        cases = read_cases(requests)
+        learn.append(lambda folder: add_learnt(folder, cases, encoder, settings))
     with shown_progress(console, count_rows(items)) as progress:
         manifest = build_catalog(
             read_items(items, columns, bad),

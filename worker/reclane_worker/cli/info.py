@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from reclane_worker.cli.items import folder_argument
-from reclane_worker.manifest import TASTE, path_in, read_manifest, verify
+from reclane_worker.manifest import TASTE, Manifest, path_in, read_manifest, verify
+from reclane_worker.weights import read_learnt
 
 
 @click.command()
@@ -18,24 +19,34 @@ def info(folder: Path, as_json: bool) -> None:
     """Verify FOLDER and say what it holds."""
     manifest = read_manifest(folder)
     verify(folder, manifest)
-    taste_path = path_in(manifest.base, TASTE)
-    weights = _weights(folder / taste_path) if taste_path in manifest.files else {}
+    taste, learnt = _taste(folder, manifest), read_learnt(folder, manifest)
     if as_json:
-        taste = {"taste": weights} if weights else {}
-        click.echo(json.dumps(manifest.model_dump(mode="json") | taste, indent=2))
+        told = manifest.model_dump(mode="json")
+        told |= {"taste": taste} if taste else {}
+        told |= {"weights": learnt.weights.model_dump()} if learnt else {}
+        click.echo(json.dumps(told, indent=2))
         return
     table = Table(title=str(folder), show_header=False)
     for name, value in manifest.model_dump(exclude={"files", "base", "segments"}).items():
         table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
     table.add_row("changes", f"{len(manifest.segments)} since it was built or compacted")
-    if weights:
-        shown = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
-        table.add_row("taste", f"weights of a history: {shown}")
+    if taste:
+        table.add_row("taste", f"weights of a history: {_shown(taste)}")
+    if learnt:
+        shown = _shown(learnt.weights.model_dump())
+        table.add_row("weights", f"{shown}; learnt from {learnt.requests:,} requests")
     table.add_row("files", "all SHA-256 as built")
     Console().print(table)
 
 
-def _weights(path: Path) -> dict[str, float]:
+def _taste(folder: Path, manifest: Manifest) -> dict[str, float]:
+    path = path_in(manifest.base, TASTE)
+    if path not in manifest.files:
+        return {}
     from reclane_worker.taste.signals import read_weights  # which imports torch
 
-    return read_weights(path)
+    return read_weights(folder / path)
+
+
+def _shown(weights: dict[str, float]) -> str:
+    return ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())

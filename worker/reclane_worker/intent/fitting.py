@@ -10,8 +10,7 @@ import numpy.typing as npt
 from reclane.contract import Constraint, Range
 from reclane_worker.index.filters import Attributes, Mask
 
-SOFT: Final = 0.3  # what meeting a soft wish is worth, where relevance is 0 to 1
-RELAXED: Final = 1.0  # and a hard one that could not be held
+RELAXED: Final = 1.0  # what it is worth to meet a hard wish that was not held; relevance is 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +24,9 @@ class Fit:
     impossible: tuple[Constraint, ...] = ()
 
 
-def fit(constraints: Sequence[Constraint], base: Mask, attributes: Attributes) -> Fit:
-    """Of the items in `base`, those that meet every hard constraint.
+def fit(constraints: Sequence[Constraint], base: Mask, attributes: Attributes, soft: float) -> Fit:
+    """Of the items in `base`, those that meet every hard constraint; to meet a soft one is worth
+    `soft`.
 
     Where none does, constraints give way one by one, in the order of `_yields`, until some item
     fits; items that meet them still come first. A constraint that not one item meets is not
@@ -41,7 +41,7 @@ def fit(constraints: Sequence[Constraint], base: Mask, attributes: Attributes) -
     while not allowed.any() and hard:
         relaxed.append(hard.pop(0))
         allowed = _all(masks, hard, base)
-    wishes = [(_meets(one, attributes), SOFT) for one in constraints if not one.hard]
+    wishes = [(_meets(one, attributes), soft) for one in constraints if not one.hard]
     wishes += [(masks[one], RELAXED) for one in relaxed]
     return Fit(allowed, _bonus(wishes), tuple(relaxed))
 

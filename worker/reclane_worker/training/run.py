@@ -142,7 +142,7 @@ def _lesson(order: Order, base: Base, report: Report) -> Lesson:
         raise ItemsInvalid(f"{order.requests}: every item answers every request")
     kept = [requests[n] for n in held]
     positions = pool([one.relevant for one in kept], [ranked[n] for n in held])
-    weight = base.settings.dense_weight
+    weight = base.catalog.weights.vector
     held_out = HeldOut(kept, positions, base.catalog, base.items, weight, base.encoder)
     if order.validation is not None:
         judges, judged_on = read_cases(order.validation), "validation requests"
