@@ -158,8 +158,11 @@ def _bonus(one: Prepared, wishes: Bonus | None, catalog: Catalog) -> Bonus | Non
 def signs(batch: Sequence[Prepared], catalog: Catalog, intent: torch.Tensor, soft: float) -> Signs:
     """What speaks for each item; to meet a soft constraint is worth `soft`."""
     dense = _dense(intent, catalog)
+    alone = [{} if one.text else one.history for one in batch]  # where nothing is said beside it
+    if catalog.likeness is not None:
+        catalog.likeness.add(dense, alone)
     if catalog.taste is not None:
-        catalog.taste.add(dense, [{} if one.text else one.history for one in batch])
+        catalog.taste.add(dense, alone)
     lexical, matched = _lexical(batch, catalog)
     return Signs(dense, lexical, matched, _fits(batch, catalog, soft))
 

@@ -1,7 +1,7 @@
 """Filters over item attributes: which items of a catalog pass, as a boolean mask."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +27,9 @@ class Attributes:
         for position, row in enumerate(rows):
             for name, value in row.items():
                 self._add(position, name, value)
+
+    def __len__(self) -> int:
+        return self._size
 
     @property
     def names(self) -> list[str]:
@@ -71,6 +74,12 @@ class Attributes:
         """The distinct text values of an attribute, and how many items have each."""
         held: Mapping[Any, list[int]] = self._postings.get(name, {})
         return {value: len(items) for value, items in held.items() if isinstance(value, str)}
+
+    def shared(self, names: Sequence[str]) -> Iterator[Sequence[int]]:
+        """Of each value of these attributes, numbers aside, the items that have it."""
+        for name in names:
+            for items in self._postings.get(name, {}).values():
+                yield list(dict.fromkeys(items))  # a list may name a value twice
 
     def _one(self, name: str, condition: Filter) -> Mask:
         match condition:

@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from scipy import sparse
 
 from reclane_worker import manifest as layout
+from reclane_worker.index.filters import Attributes
+from reclane_worker.intent.schema import Schema
 from reclane_worker.reading import BadRow
 from reclane_worker.taste import neighbours, signals
 from reclane_worker.taste.interactions import (
@@ -20,7 +22,8 @@ from reclane_worker.taste.interactions import (
     Table,
     read_interactions,
 )
-from reclane_worker.taste.weighing import Floats, fit_weights
+from reclane_worker.taste.likeness import Likeness
+from reclane_worker.taste.weighing import Content, by_content, fit_weights
 
 DECAY: Final = 0.9  # as the setting history_decay by default
 
@@ -38,24 +41,28 @@ def add_taste(
         ItemsInvalid, MissingExtra: as `read_interactions`.
     """
     with (folder / layout.ITEMS).open("rb") as lines:
-        ids = [from_json(line)["id"] for line in lines]
-    interactions = read_interactions(path, columns, ids, on_bad)
+        rows = [from_json(line) for line in lines]
+    interactions = read_interactions(path, columns, [row["id"] for row in rows], on_bad)
     vectors = load_file(folder / layout.VECTORS)["vectors"]
-    taste = learn(interactions, vectors, torch.device("cpu"), decay)
+    device = torch.device("cpu")
+    schema = Schema.model_validate_json((folder / layout.SCHEMA).read_bytes())
+    attributes = Attributes((row["attributes"] for row in rows), len(rows))
+    content = by_content(vectors, Likeness.of(attributes, schema, device))
+    taste = learn(interactions, content, device, decay)
     save_file(signals.tensors_of(taste), folder / layout.TASTE)
 
 
 def learn(
-    interactions: Interactions, vectors: Floats, device: torch.device, decay: float = DECAY
+    interactions: Interactions, content: Content, device: torch.device, decay: float = DECAY
 ) -> signals.Taste:
-    """What interactions say of the items of a catalog, whose `vectors` are (items, dim).
+    """What interactions say of the items of a catalog; `content` scores tastes by what items are.
 
     The weights are learnt without each user's last like, which they are to foresee; the tables
     then of everything. `decay` is that of requests' histories.
     """
     last = interactions.last_liked()
     before = interactions.of(~last)
-    weights = fit_weights(*_foreseen(interactions, last, decay), vectors, _tables(before.likes()))
+    weights = fit_weights(*_foreseen(interactions, last, decay), content, _tables(before.likes()))
     return signals.make(weights.tolist(), *_tables(interactions.likes()), device)
 
 

@@ -17,6 +17,7 @@ from reclane_worker.pipeline import Pipeline
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.taste.interactions import Interactions
 from reclane_worker.taste.learning import learn
+from reclane_worker.taste.weighing import by_content
 
 DEPTH: Final = 10
 TIME_SHARE: Final = 0.8  # of the likes are known in a split by time
@@ -85,7 +86,8 @@ def run(
     if limit is not None and limit < len(cases):
         cases = random.Random(0).sample(cases, limit)  # noqa: S311  # a sample, not a secret
     learnt = interactions.of(split.known)
-    taste = learn(learnt, catalog.vectors.cpu().numpy(), encoder.device, settings.history_decay)
+    content = by_content(catalog.vectors.cpu().numpy(), catalog.likeness)
+    taste = learn(learnt, content, encoder.device, settings.history_decay)
     relevant = [case.relevant for case in cases]
     popular = np.bincount(learnt.items[learnt.liked], minlength=len(catalog))
     values = {"popularity": per_request(list(_popular(popular, catalog, cases)), relevant)}

@@ -1,6 +1,6 @@
 """How much each signal of a history counts: a small listwise fit on likes held out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -8,6 +8,10 @@ import numpy.typing as npt
 
 from reclane_worker.listwise import Floats, fit
 from reclane_worker.taste.interactions import Table
+from reclane_worker.taste.likeness import WEIGHT, Likeness
+
+Content = Callable[[Table], Floats]
+"""Tastes (users, items) -> scores (users, items)."""
 
 USUAL: Final = np.array((5.0, 2.0, 20.0))  # of the signals, where little is known
 _USERS: Final = 1_000  # looked at, at random
@@ -19,38 +23,39 @@ def fit_weights(
     tastes: Table,
     seen: Table,
     targets: npt.NDArray[np.int32],
-    vectors: Floats,
+    content: Content,
     tables: Sequence[Table],
 ) -> npt.NDArray[np.float64]:
     """Weights (signals,) under which each user's target comes first among candidates.
 
     `tastes` (users, items) is what is known of each user, `seen` (users, items) what is no
-    candidate, `targets` (users,) the item liked next, `tables` item_item and ease. Candidates are
-    drawn evenly: those that a signal likes best would speak against it. No weight falls below a
-    tenth of USUAL: content alone carries what nobody has interacted with.
+    candidate, `targets` (users,) the item liked next, `content` gives scores of tastes by what
+    items are, `tables` are item_item and ease. Candidates are drawn evenly: those that a signal
+    likes best would speak against it. No weight falls below a tenth of USUAL: content alone carries
+    what nobody has interacted with.
     """
-    return fit(_lists(tastes, seen, targets, vectors, tables), USUAL, USUAL / 10)
+    return fit(_lists(tastes, seen, targets, content, tables), USUAL, USUAL / 10)
 
 
 def _lists(
     tastes: Table,
     seen: Table,
     targets: npt.NDArray[np.int32],
-    vectors: Floats,
+    content: Content,
     tables: Sequence[Table],
 ) -> list[Floats]:
     """Of each user looked at the scores of the target, then of what it is to beat, (candidates,
     signals)."""
     chance = np.random.default_rng(0)
     users = chance.permutation(len(targets))[:_USERS]
-    size, centre = len(vectors), vectors.mean(0)
+    size = tastes.shape[1]
     step = max(1, _CELLS // max(1, size))
     lists = []
     for start in range(0, len(users), step):
         part = users[start : start + step]
         taste = tastes[part]
         signals = [
-            content_scores(taste, vectors, centre),
+            content(taste),
             *((taste @ one).toarray() for one in tables),
         ]
         for row, user in enumerate(part):
@@ -66,8 +71,17 @@ def _lists(
     return lists
 
 
-def content_scores(taste: Table, vectors: Floats, centre: Floats) -> Floats:
-    """Cosine of each centred mean with every item, (users, items); see retrieval.py."""
-    means = taste @ vectors - np.outer(taste.sum(1), centre)
-    lengths = np.linalg.norm(means, axis=1, keepdims=True)
-    return np.asarray(means / np.maximum(lengths, 1e-12) @ vectors.T)
+def by_content(vectors: Floats, likeness: Likeness | None) -> Content:
+    """Scores of tastes as a history alone gets them: the cosine of each centred mean with every
+    item's vector, and likeness by attributes; see retrieval.py."""
+    centre = vectors.mean(0)
+
+    def scores(taste: Table) -> Floats:
+        means = taste @ vectors - np.outer(taste.sum(1), centre)
+        lengths = np.linalg.norm(means, axis=1, keepdims=True)
+        cosines = means / np.maximum(lengths, 1e-12) @ vectors.T
+        if likeness is not None:
+            cosines += WEIGHT * likeness.scores(taste).cpu().numpy()
+        return np.asarray(cosines)
+
+    return scores

@@ -1,0 +1,87 @@
+"""What items have in common by their attributes: a second, sparse vector of each item.
+
+An item's vector has a place for every value that several items share (a genre, an actor), worth the
+value's idf, and is of length one. A history is the sum of its items', minus the catalog's mean.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from reclane_worker.index.filters import Attributes
+from reclane_worker.intent.schema import Schema
+from reclane_worker.taste.interactions import Table
+
+WEIGHT: Final = 1.0  # of likeness beside the cosine of the texts' vectors
+_KINDS: Final = frozenset({"category", "features", "mentions"})
+_CELLS: Final = 8_000_000  # of profiles held at once: 32 MB
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Item i has values[starts[i]:starts[i + 1]] and the same slice of weights; `mean` (values,)
+    is that of all items. `table` is the same, (items, values)."""
+
+    table: Table
+    starts: torch.Tensor  # (items,) int64
+    values: torch.Tensor  # (pairs,) int64
+    weights: torch.Tensor  # (pairs,) float32
+    mean: torch.Tensor  # (values,) float32
+
+    @classmethod
+    def of(cls, attributes: Attributes, schema: Schema, device: torch.device) -> "Likeness | None":
+        """None where no value is shared."""
+        names = [name for name, one in schema.attributes.items() if one.kind in _KINDS]
+        shared = [items for items in attributes.shared(names) if len(items) > 1]
+        if not shared:
+            return None
+        size = len(attributes)
+        lengths = np.array([len(items) for items in shared])
+        items = np.concatenate(shared)
+        idf = np.repeat(np.log(size / lengths), lengths).astype(np.float32)
+        value = np.repeat(np.arange(len(shared)), lengths)
+        table = sparse.csr_array((idf, (items, value)), shape=(size, len(shared)))
+        norms = np.sqrt(table.multiply(table).sum(1))
+        table.data /= np.repeat(np.maximum(norms, 1e-9), np.diff(table.indptr))
+        return cls(
+            table,
+            torch.from_numpy(table.indptr[:-1].astype(np.int64)).to(device),
+            torch.from_numpy(table.indices.astype(np.int64)).to(device),
+            torch.from_numpy(table.data).to(device),
+            torch.from_numpy(table.sum(0).astype(np.float32) / size).to(device),
+        )
+
+    def add(self, content: torch.Tensor, histories: Sequence[Mapping[int, float]]) -> None:
+        """Add to cosines (batch, items), in place, how like its history each item is; a row without
+        a history stays as it is."""
+        rows = [row for row, history in enumerate(histories) if history]
+        step = max(1, _CELLS // len(self.mean))
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            content[part] += WEIGHT * self.scores(self._tastes([histories[row] for row in part]))
+
+    def scores(self, tastes: Table) -> torch.Tensor:
+        """How like each taste (users, items) each item is, (users, items) -1 to 1: the cosine of
+        their vectors."""
+        summed = torch.from_numpy((tastes @ self.table).toarray()).to(self.mean.device)
+        totals = torch.from_numpy(tastes.sum(1).astype(np.float32)).to(self.mean.device)
+        profiles = torch.nn.functional.normalize(summed - totals.unsqueeze(1) * self.mean, dim=1)
+        likeness = torch.nn.functional.embedding_bag(
+            self.values,
+            profiles.T.contiguous(),  # (values, users)
+            self.starts,
+            mode="sum",
+            per_sample_weights=self.weights,
+        )
+        return likeness.T
+
+    def _tastes(self, histories: Sequence[Mapping[int, float]]) -> Table:
+        rows = np.repeat(np.arange(len(histories)), [len(one) for one in histories])
+        items = [item for one in histories for item in one]
+        worth = [weight for one in histories for weight in one.values()]
+        shape = len(histories), self.table.shape[0]
+        return sparse.csr_array((np.array(worth, np.float32), (rows, items)), shape=shape)
