@@ -273,6 +273,30 @@ def test_what_cannot_be_loaded_is_not_tried_again_and_again(
     following.stop()
 
 
+def test_what_is_rolled_back_while_it_loads_is_not_served(
+    raw: "redis.Redis", built: Path, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = WorkerSettings.load(model="hash:384", redis_url=server.url)
+    pipeline = Pipeline(ENCODER, {"demo": load_catalog("demo", built / "blue", ENCODER)}, settings)
+    following = Following(settings, pipeline)
+    loaded: list[str] = []
+
+    def load_and_roll_back(name: str, folder: Path, *rest: Any) -> Any:
+        rollback(raw, KEYS, "demo")
+        loaded.append(folder.name)
+        return load_catalog(name, folder, *rest)
+
+    monkeypatch.setattr("reclane_worker.following.load_catalog", load_and_roll_back)
+    for name in ("blue", "green"):
+        publish(raw, KEYS, "demo", str(built / name), version(built / name))
+    for _ in range(2):
+        following.follow()
+    assert loaded == ["green"]
+    assert pipeline.catalogs["demo"].version == version(built / "blue")
+    assert following.told()["refused"] == {}
+    following.stop()
+
+
 # ---- what Redis holds
 
 

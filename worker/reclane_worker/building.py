@@ -52,7 +52,7 @@ def build_catalog(
     `aliases` other names of attributes and values. `learn` is called with the folder before it is
     sealed.
 
-    Memory grows with vocabulary and postings (about 12 bytes each), not with vectors or texts.
+    Memory grows with vocabulary, ids and postings (about 12 bytes each), not with vectors or texts.
     The folder appears complete or not at all: it is written beside `out` and renamed.
 
     Raises:
