@@ -21,7 +21,7 @@ from reclane.publishing import Publication, published
 from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.device import yielding
 from reclane_worker.ears import Ears
-from reclane_worker.loading import warm_up
+from reclane_worker.loading import uncollected, warm_up
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.settings import WorkerSettings
 
@@ -121,9 +121,10 @@ class Following:
 
     def _load(self, name: str, wanted: Publication) -> Catalog:
         encoder = self._pipeline.encoder
-        catalog = load_catalog(name, Path(wanted.folder), encoder, wanted.version)
-        warm_up(Pipeline(encoder, {name: catalog}, self._settings))
-        return catalog
+        with uncollected():
+            catalog = load_catalog(name, Path(wanted.folder), encoder, wanted.version)
+            warm_up(Pipeline(encoder, {name: catalog}, self._settings))
+            return catalog
 
     def _wait(self, ears: Ears) -> None:
         give_up = time.monotonic() + LOOK_S
