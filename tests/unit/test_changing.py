@@ -412,9 +412,28 @@ def test_a_full_disk_leaves_the_catalog_as_it_was(
     shutil.copytree(copy, small_disk / "shop")
     before = contents(small_disk / "shop")
     large = [item(f"n{n}", f"word{n} " * 50) for n in range(200)]
-    with pytest.raises(CatalogError, match="it is as it was"):
+    with pytest.raises(CatalogError, match="cannot be changed"):
         upsert(small_disk / "shop", large, encoder)
     assert contents(small_disk / "shop") == before
+
+
+@pytest.mark.parametrize("small", [0, 10**9])
+def test_items_are_found_however_many_there_are(
+    small: int, copy: Path, shop: list[SourceItem], encoder: Encoder, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("reclane_worker.lookup._SMALL", small)
+    monkeypatch.setattr("reclane_worker.lookup._digest", lambda item: hash(item) % 7)  # they clash
+    build_catalog(shop, copy, encoder, replace=True)
+    assert upsert(copy, [*shop[:10], item("new")], encoder).tally.unchanged == 10
+    assert delete(copy, [*(one.id for one in shop), "new", "nobody"]).tally.removed == 31
+    assert len(load_catalog("shop", copy, encoder)) == 0
+
+
+def test_an_item_that_comes_twice_changes_nothing(copy: Path, encoder: Encoder) -> None:
+    before = contents(copy)
+    with pytest.raises(ItemsInvalid, match="'new' comes twice"):
+        upsert(copy, [item("new", "one"), item("new", "two")], encoder)
+    assert contents(copy) == before
 
 
 def interrupted() -> Iterable[SourceItem]:
