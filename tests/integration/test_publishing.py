@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,13 @@ from support import assert_each_once as published_once
 
 ENCODER = load_encoder(WorkerSettings.load(model="hash:384"))
 SMALL = {"RECLANE_LEASE_MESSAGES": "32", "RECLANE_BATCH_REQUESTS": "8"}
+
+
+@pytest.fixture(autouse=True)
+def thaw() -> Iterator[None]:
+    """What a worker loads is left alone by the collector; tests go on with theirs."""
+    yield
+    gc.unfreeze()
 
 
 def marked(mark: str) -> list[SourceItem]:
@@ -244,9 +252,12 @@ def test_the_catalog_before_is_freed_once_its_requests_are_answered(
     (answer,) = pipeline.run(waiting)
     assert isinstance(answer, dict)
     assert answer["items"][0]["id"].startswith("blue/")
-    del waiting, before
-    gc.collect()
-    assert [ref() for ref in held] == [None] * 4
+    gc.disable()  # it is left alone by the collector
+    try:
+        del waiting, before
+        assert [ref() for ref in held] == [None] * 4
+    finally:
+        gc.enable()
     following.stop()
 
 
@@ -270,6 +281,30 @@ def test_what_cannot_be_loaded_is_not_tried_again_and_again(
     assert tried == ["demo", "demo"]
     assert following.told()["refused"]["demo"]["why"] == "MemoryError: see the worker's log"
     assert pipeline.catalogs["demo"].version == version(built / "blue")
+    following.stop()
+
+
+def test_what_is_rolled_back_while_it_loads_is_not_served(
+    raw: "redis.Redis", built: Path, server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = WorkerSettings.load(model="hash:384", redis_url=server.url)
+    pipeline = Pipeline(ENCODER, {"demo": load_catalog("demo", built / "blue", ENCODER)}, settings)
+    following = Following(settings, pipeline)
+    loaded: list[str] = []
+
+    def load_and_roll_back(name: str, folder: Path, *rest: Any) -> Any:
+        rollback(raw, KEYS, "demo")
+        loaded.append(folder.name)
+        return load_catalog(name, folder, *rest)
+
+    monkeypatch.setattr("reclane_worker.following.load_catalog", load_and_roll_back)
+    for name in ("blue", "green"):
+        publish(raw, KEYS, "demo", str(built / name), version(built / name))
+    for _ in range(2):
+        following.follow()
+    assert loaded == ["green"]
+    assert pipeline.catalogs["demo"].version == version(built / "blue")
+    assert following.told()["refused"] == {}
     following.stop()
 
 

@@ -53,6 +53,7 @@ def test_a_result_key_is_the_one_that_celery_uses(task_id: str) -> None:
 def test_every_key_and_channel_is_under_the_prefix() -> None:
     keys = names.Keys("shop-a:")
     plain = [keys.leases, keys.incarnations, keys.scheduled, keys.attempts, keys.dead_letters]
+    plain += [keys.catalogs, keys.catalogs_changed]
     made = [f("x") for f in (keys.inflight, keys.worker, keys.result, keys.channel)]
     for key in [*plain, *made, *keys.lane_lists()]:
         assert key.startswith("shop-a:")

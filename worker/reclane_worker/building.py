@@ -53,7 +53,7 @@ def build_catalog(
     `aliases` other names of attributes and values. Each of `learn` is called with the folder, a
     catalog already, before it appears.
 
-    Memory grows with vocabulary and postings (about 12 bytes each), not with vectors or texts.
+    Memory grows with vocabulary, ids and postings (about 12 bytes each), not with vectors or texts.
     The folder appears complete or not at all: it is written beside `out` and renamed.
 
     Raises:

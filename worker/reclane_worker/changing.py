@@ -15,6 +15,7 @@ from typing import IO
 import torch
 from safetensors.torch import save_file
 
+from reclane.errors import ItemsInvalid
 from reclane_worker import disk
 from reclane_worker import manifest as layout
 from reclane_worker.building import (
@@ -68,7 +69,7 @@ def upsert(
         CatalogBusy: another process changes the folder.
         CatalogDamaged, CatalogMismatch: it is no catalog, or of another model.
         CatalogError: it cannot be written.
-        ItemsInvalid: from reading the items.
+        ItemsInvalid: from reading the items, or one comes twice.
     """
     require_model(folder, read_manifest(folder), encoder)
     with disk.locked(folder):
@@ -90,7 +91,11 @@ def upsert(
 
 
 def _changed(items: Iterable[SourceItem], known: "Known", tally: Tally) -> Iterator[SourceItem]:
+    seen: set[str] = set()
     for item in items:
+        if item.id in seen:
+            raise ItemsInvalid(f"item {item.id!r} comes twice; leave one of them out")
+        seen.add(item.id)
         line = known.line(item.id)
         if line == line_of(item):
             tally.unchanged += 1

@@ -36,6 +36,8 @@ def locked(folder: Path) -> Iterator[None]:
                 f"{folder} is being changed by another process; try again when that has ended"
             )
         yield
+    except (OSError, SafetensorError) as error:  # which is how safetensors says: disk full
+        raise CatalogError(f"{folder} cannot be changed: {error}") from error
     finally:
         os.close(descriptor)
 
@@ -55,8 +57,6 @@ def scratch(folder: Path) -> Iterator[Path]:
     made = Path(mkdtemp(prefix=SCRATCH, dir=folder))
     try:
         yield made
-    except (OSError, SafetensorError) as error:  # which is how safetensors says: disk full
-        raise CatalogError(f"{folder} cannot be changed: {error}; it is as it was") from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
 

@@ -21,7 +21,7 @@ from reclane.publishing import Publication, published
 from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.device import yielding
 from reclane_worker.ears import Ears
-from reclane_worker.loading import warm_up
+from reclane_worker.loading import uncollected, warm_up
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.settings import WorkerSettings
 
@@ -89,9 +89,8 @@ class Following:
 
     def follow(self) -> None:
         """Look once, and serve what is published."""
-        for name, one in published(self._redis, self._settings.keys).items():
-            if name in self._pipeline.catalogs:
-                self._serve(name, one.now)
+        for name, wanted in self._wanted().items():
+            self._serve(name, wanted)
 
     def _serve(self, name: str, wanted: Publication) -> None:
         if self._pipeline.catalogs[name].version == wanted.version:
@@ -102,22 +101,30 @@ class Following:
             return
         started = time.perf_counter()
         try:
-            self._pipeline.catalogs[name] = self._load(name, wanted)
+            catalog = self._load(name, wanted)
         except Exception as error:
             known = isinstance(error, ReclaneError)
             why = str(error) if known else f"{type(error).__name__}: see the worker's log"
             self._refused[name] = wanted, why, time.monotonic() + AGAIN_S
             _log.error("catalog %s@%s: %s", name, wanted.version, why if known else _traced(error))
-        else:
-            self._refused.pop(name, None)
-            seconds = time.perf_counter() - started
-            _log.info("catalog %s@%s is served, after %.1f s", name, wanted.version, seconds)
+            return
+        if self._wanted().get(name) != wanted:
+            return  # it was rolled back meanwhile, or there is a newer one
+        self._pipeline.catalogs[name] = catalog
+        self._refused.pop(name, None)
+        seconds = time.perf_counter() - started
+        _log.info("catalog %s@%s is served, after %.1f s", name, wanted.version, seconds)
+
+    def _wanted(self) -> dict[str, Publication]:
+        found = published(self._redis, self._settings.keys).items()
+        return {name: one.now for name, one in found if name in self._pipeline.catalogs}
 
     def _load(self, name: str, wanted: Publication) -> Catalog:
         encoder = self._pipeline.encoder
-        catalog = load_catalog(name, Path(wanted.folder), encoder, wanted.version)
-        warm_up(Pipeline(encoder, {name: catalog}, self._settings))
-        return catalog
+        with uncollected():
+            catalog = load_catalog(name, Path(wanted.folder), encoder, wanted.version)
+            warm_up(Pipeline(encoder, {name: catalog}, self._settings))
+            return catalog
 
     def _wait(self, ears: Ears) -> None:
         give_up = time.monotonic() + LOOK_S

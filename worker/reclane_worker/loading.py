@@ -1,8 +1,10 @@
 """Loads the model and the catalogs that workers shall serve, and warms them up."""
 
+import gc
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -75,6 +77,25 @@ def warm_up(pipeline: Pipeline) -> None:
         (answer,) = pipeline.recommend([RecommendRequest(query=text)])
         if isinstance(answer, Failure):
             raise CatalogError(f"a request to warm up failed: {answer.message} [{answer.code}]")
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """For what is loaded to stay: the collector of cycles looks through it neither while it grows
+    nor later, and what has no cycle is freed as always.
+
+    A look through 100,000 items held all threads for 0.9 s, whenever it came (2 busy cores); beside
+    a load it came often, and requests had a p99 of 350 ms instead of 100.
+    """
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
 
 
 def share_cores(batches: int) -> None:

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from pydantic_core import from_json
@@ -12,6 +12,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from reclane_worker.manifest import ITEMS, LOOKUP
+
+_SMALL: Final = 65_536  # 512 KB: many changes make many layers, and a slice takes some microseconds
 
 
 def write_lookup(folder: Path, ids: Sequence[str], starts: Sequence[int]) -> None:
@@ -30,12 +32,13 @@ class Lookup:
         self._digests = self._table.get_slice("digests")
         self._starts = self._table.get_slice("starts")
         self._size = self._digests.get_shape()[0]
+        self._all = self._table.get_tensor("digests") if self._size <= _SMALL else None
         self._lines = (folder / ITEMS).open("rb")
 
     def line(self, item: str) -> bytes | None:
         """The line of an item without its end, None where it is not here."""
         wanted = _digest(item)
-        place = bisect_left(range(self._size), wanted, key=self._digest)
+        place = self._first(wanted)
         while place < self._size and self._digest(place) == wanted:
             self._lines.seek(int(self._starts[place : place + 1][0]))
             line = self._lines.readline().rstrip(b"\n")
@@ -46,6 +49,12 @@ class Lookup:
 
     def close(self) -> None:
         self._lines.close()
+
+    def _first(self, wanted: int) -> int:
+        """The first place whose digest is not less."""
+        if self._all is not None:
+            return int(np.searchsorted(self._all, wanted))
+        return bisect_left(range(self._size), wanted, key=self._digest)
 
     def _digest(self, place: int) -> int:
         return int(self._digests[place : place + 1][0])

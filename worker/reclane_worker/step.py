@@ -53,11 +53,12 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         from reclane_worker.device import Stopwatch
         from reclane_worker.following import Following
         from reclane_worker.keeper import Keeper
-        from reclane_worker.loading import share_cores
+        from reclane_worker.loading import share_cores, uncollected
         from reclane_worker.loop import LaneLoop
 
         settings = WorkerSettings.from_environment()
-        pipeline = local_pipeline()
+        with uncollected():
+            pipeline = local_pipeline()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         stopwatch = Stopwatch()
