@@ -15,7 +15,7 @@ from reclane_worker.intent.schema import learn_schema
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings
-from reclane_worker.taste.likeness import Likeness
+from reclane_worker.taste.likeness import WEIGHT, Likeness
 
 CPU = torch.device("cpu")
 
@@ -56,12 +56,18 @@ def test_what_few_items_share_counts_more(likeness: Likeness) -> None:
     assert others[2] > others[1]  # the genre, with nothing else
 
 
-def test_a_score_is_a_cosine(likeness: Likeness) -> None:
+def test_a_score_worked_out_by_hand(likeness: Likeness) -> None:
     table = likeness.table.toarray()
-    np.testing.assert_allclose(np.linalg.norm(table, axis=1), 1, atol=1e-6)
-    profile = table[0] + 0.5 * table[3] - 1.5 * table.mean(0)
-    expected = table @ profile / np.linalg.norm(profile)
+    assert table.max() == pytest.approx(np.log(12 / 2) / np.log(12))  # the rare actor
+    profile = (table[0] + 0.5 * table[3]) / 1.5 - table.mean(0)
+    expected = WEIGHT * table @ profile
     np.testing.assert_allclose(scores(likeness, {0: 1.0, 3: 0.5}), expected, atol=1e-6)
+
+
+def test_how_heavy_a_whole_history_is_changes_nothing(likeness: Likeness) -> None:
+    heavy = scores(likeness, {0: 100.0, 3: 50.0})
+    assert heavy == pytest.approx(scores(likeness, {0: 1.0, 3: 0.5}), abs=1e-5)
+    assert np.isfinite(scores(likeness, {0: 0.0})).all()
 
 
 def test_what_is_disliked_counts_against_what_is_like_it(likeness: Likeness) -> None:
@@ -82,7 +88,7 @@ def test_a_batch_of_histories_scores_as_each_alone(likeness: Likeness) -> None:
 def test_a_table_of_tastes_scores_as_histories_do(likeness: Likeness) -> None:
     tastes = sparse.csr_array(np.eye(12, dtype=np.float32)[:2])
     found = likeness.scores(tastes)
-    assert found[1].tolist() == pytest.approx(scores(likeness, {1: 1.0}))
+    assert (WEIGHT * found[1]).tolist() == pytest.approx(scores(likeness, {1: 1.0}))
 
 
 def test_a_list_that_names_a_value_twice_has_it_once() -> None:

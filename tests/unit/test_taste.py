@@ -310,15 +310,16 @@ def test_rows_of_a_batch_do_not_mix(
     tasted: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = tasted({(n, (7 * n + 3) % 30): 5.0 for n in range(30)})
-    requests = [parse_request({"history": [f"i{n:02}"], "k": 5}) for n in range(30)]
-    requests += [parse_request({"query": "coffee", "history": ["i03"]})]
+    requests = [parse_request({"history": [f"i{n:02}"], "k": 30}) for n in range(30)]
+    requests += [parse_request({"query": "coffee", "history": ["i03"], "k": 30})]
     together = pipeline.recommend(requests)
     monkeypatch.setattr(signals, "_POSTINGS", 1)
     alone = [pipeline.recommend([one])[0] for one in requests]
     for one, other in zip(together, alone, strict=True):
         assert isinstance(one, dict)
         assert isinstance(other, dict)
-        assert [i["id"] for i in one["items"]] == [i["id"] for i in other["items"]]
+        scores = {item["id"]: item["score"] for item in one["items"]}
+        assert scores == pytest.approx({i["id"]: i["score"] for i in other["items"]}, abs=2e-6)
 
 
 def test_how_heavy_a_whole_history_is_changes_nothing() -> None:

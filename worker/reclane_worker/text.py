@@ -45,7 +45,8 @@ def terms(text: str) -> list[str]:
 def stems(text: str) -> list[str]:
     """`terms`, words in Latin letters cut to their stems (Snowball's for English): who asks for a
     shoe finds shoes. Other languages' words are cut alike on both sides, which does little harm."""
-    return _stemming.stemmer.stemWords(terms(text))
+    found: list[str] = _stemming.stemmer.stemWords(terms(text))
+    return found
 
 
 class _Stemming(threading.local):

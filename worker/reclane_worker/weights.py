@@ -53,7 +53,7 @@ class Learnt(BaseModel):
 
 def demand_of(counts: Floats, most: int) -> Floats:
     """By the logarithm of how often, 1 for what is asked for most."""
-    return np.log1p(counts) / np.float32(np.log1p(max(most, 1)))
+    return np.asarray(np.log1p(counts) / np.log1p(max(most, 1)), dtype=np.float32)
 
 
 def read_learnt(folder: Path, manifest: Manifest) -> Learnt | None:

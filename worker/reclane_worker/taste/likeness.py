@@ -1,7 +1,8 @@
 """What items have in common by their attributes: a second, sparse vector of each item.
 
 An item's vector has a place for every value that several items share (a genre, an actor), worth the
-value's idf, and is of length one. A history is the sum of its items', minus the catalog's mean.
+value's idf as a share of the greatest there could be: one rare value in common outweighs many that
+half the catalog has. A history is the mean of its items', minus the catalog's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from reclane_worker.index.filters import Attributes
 from reclane_worker.intent.schema import Schema
 from reclane_worker.taste.interactions import Table
 
-WEIGHT: Final = 1.0  # of likeness beside the cosine of the texts' vectors
+WEIGHT: Final = 2.0  # of likeness beside the cosine of the texts' vectors
 _KINDS: Final = frozenset({"category", "features", "mentions"})
 _CELLS: Final = 8_000_000  # of profiles held at once: 32 MB
 
@@ -42,11 +43,10 @@ class Likeness:
         size = len(attributes)
         lengths = np.array([len(items) for items in shared])
         items = np.concatenate(shared)
-        idf = np.repeat(np.log(size / lengths), lengths).astype(np.float32)
+        worth = np.log(size / lengths) / np.log(size)
+        idf = np.repeat(worth, lengths).astype(np.float32)
         value = np.repeat(np.arange(len(shared)), lengths)
         table = sparse.csr_array((idf, (items, value)), shape=(size, len(shared)))
-        norms = np.sqrt(table.multiply(table).sum(1))
-        table.data /= np.repeat(np.maximum(norms, 1e-9), np.diff(table.indptr))
         return cls(
             table,
             torch.from_numpy(table.indptr[:-1].astype(np.int64)).to(device),
@@ -65,11 +65,13 @@ class Likeness:
             content[part] += WEIGHT * self.scores(self._tastes([histories[row] for row in part]))
 
     def scores(self, tastes: Table) -> torch.Tensor:
-        """How like each taste (users, items) each item is, (users, items) -1 to 1: the cosine of
-        their vectors."""
-        summed = torch.from_numpy((tastes @ self.table).toarray()).to(self.mean.device)
-        totals = torch.from_numpy(tastes.sum(1).astype(np.float32)).to(self.mean.device)
-        profiles = torch.nn.functional.normalize(summed - totals.unsqueeze(1) * self.mean, dim=1)
+        """How like each taste (users, items) each item is, (users, items): the product of their
+        vectors."""
+        whole = np.maximum(abs(tastes).sum(1), 1e-9).astype(np.float32)
+        shares = sparse.diags_array(1 / whole) @ tastes
+        summed = torch.from_numpy((shares @ self.table).toarray()).to(self.mean.device)
+        totals = torch.from_numpy(shares.sum(1).astype(np.float32)).to(self.mean.device)
+        profiles = summed - totals.unsqueeze(1) * self.mean
         likeness = torch.nn.functional.embedding_bag(
             self.values,
             profiles.T.contiguous(),  # (values, users)
