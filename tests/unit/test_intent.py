@@ -156,7 +156,9 @@ READ = [
     ("films", "iphone7 and b2b in room 101", []),
     ("places", "随便看看", []),
     ("hotels", "", []),
-    ("hotels", "🏨", []),
+    # symbols alone say what they are called
+    ("hotels", "🏨", ["~type: any_of hotel"]),
+    ("hotels", "🙂", []),
 ]
 
 

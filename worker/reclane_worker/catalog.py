@@ -161,7 +161,7 @@ def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Cata
         centre=_centre(vectors).to(encoder.device),
         lexical=lexical.to(encoder.device),
         attributes=attributes,
-        reader=Reader(schema, attributes.texts, titles, lexical.spread),
+        reader=Reader(schema, attributes.texts, titles, lexical.spread, encoder.knows),
         lines=lines,
         taste=taste,
     )

@@ -1,22 +1,33 @@
 """A request's words become constraints on one catalog's attributes. Read `Reader.read` first."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from reclane.contract import MAX_CONSTRAINTS, MAX_FILTER_VALUES, AnyOf, Constraint, Eq, Range
+from reclane.contract import (
+    MAX_CONSTRAINTS,
+    MAX_FILTER_VALUES,
+    MAX_QUERY_BYTES,
+    AnyOf,
+    Constraint,
+    Eq,
+    Range,
+)
 from reclane_worker.intent.languages import (
     FUNCTION_WORDS,
     LANGUAGES,
     NUMBER_WORDS,
+    SPOKEN,
     Language,
     words,
 )
 from reclane_worker.intent.lexicon import Lexicon, Span, ending, fold, fold_normalised
 from reclane_worker.intent.numbers import NumberReader, Quantity
 from reclane_worker.intent.schema import Schema, names_of
-from reclane_worker.text import normalise, terms
+from reclane_worker.intent.spelling import Speller
+from reclane_worker.text import has_word, normalise, spoken, terms
 
 READ_CHARS: Final = 1_000  # of a text: more is compared, not read
 TELLING_CHARS: Final = 160  # of a story: it tells what somebody remembers, and may err
@@ -27,6 +38,7 @@ _COMMON: Final = 0.02  # of items have a word in their text: it is no name
 _COMMONER: Final = 5  # times as many as have it as a value
 _NAMED: Final = frozenset({"category", "features", "mentions"})
 _MARKS: Final = " \"'“”‘’《》「」"
+_LATIN: Final = re.compile(r"[a-z]{4,}")
 _BESIDE: Final = 24  # characters in which a word that changes a value's meaning stands
 
 
@@ -57,7 +69,7 @@ class Reader:
     """Reads queries for one catalog: made once, when that is loaded.
 
     `values` gives the text values of an attribute and how many items have each, `spread` how many
-    items have a term in their text.
+    items have a term in their text, `knows` whether a word is known that no item has.
     """
 
     def __init__(
@@ -66,6 +78,7 @@ class Reader:
         values: Callable[[str], Mapping[str, int]],
         titles: Sequence[str],
         spread: Callable[[str], int] = lambda term: 0,
+        knows: Callable[[str], bool] = lambda word: False,
     ) -> None:
         self._attributes = schema.attributes
         self._values = Lexicon(_value_entries(schema, values, spread, len(titles)))
@@ -77,13 +90,24 @@ class Reader:
         )
         shown = titles if len(titles) <= MAX_TITLES else ()
         self._titles = Lexicon((title, position) for position, title in enumerate(shown))
+        self._knows = knows
+        self._speller = Speller(
+            _word_counts(schema, values, shown), spread, lambda word: word in SPOKEN or knows(word)
+        )
+
+    def knows_any(self, text: str) -> bool:
+        """Whether any word is known that no item has; of a long text its beginning decides."""
+        return any(map(self._knows, terms(text[:READ_CHARS])))
 
     def read(self, query: str) -> Reading:
-        """What a query asks of this catalog. What a story tells is wished for, not demanded."""
-        plain = normalise(query)
+        """What a query asks of this catalog. What a story tells is wished for, not demanded, and so
+        is what is misspelt, or said by symbols."""
+        written = normalise(query)[:MAX_QUERY_BYTES]  # one character may become eighteen
+        plain, slips = self._speller.mended(spoken(written), READ_CHARS)
         if not self._attributes:
             return Reading(plain)
-        text = fold_normalised(plain[:READ_CHARS])
+        reach = _reach(plain)
+        text = fold_normalised(plain[:reach])
         found = [self._value(text, span) for span in self._values.find(text)]
         values = _spread_negations(text, [one for one in found if one])
         taken = [(one.span.start, one.span.end) for one in values]
@@ -94,11 +118,12 @@ class Reader:
             *self._switches(text, taken),
             *self._prices(text, taken),
         ]
-        if len(text) > TELLING_CHARS:
+        if len(text) > TELLING_CHARS or not has_word(written):
             constraints = [one.model_copy(update={"hard": False}) for one in constraints]
+        constraints = [_as_said(one, slips) for one in constraints] if slips else constraints
         similar = next(self._similar(text), None)
         return Reading(
-            _without(plain, text, values, similar),
+            _without(plain, reach, text, values, similar),
             tuple(dict.fromkeys(constraints))[:MAX_CONSTRAINTS],
             _count(text),
             similar.found if similar else (),
@@ -241,6 +266,29 @@ def _wider(
     return {value: tuple(dict.fromkeys(more))[:MAX_WIDER] for value, more in wider.items()}
 
 
+def _word_counts(
+    schema: Schema, values: Callable[[str], Mapping[str, int]], titles: Iterable[str]
+) -> Counter[str]:
+    """The words of values and titles that a misspelt one may stand for, and how many items have
+    each."""
+    counts: Counter[str] = Counter()
+    for name, one in schema.attributes.items():
+        for value, count in values(name).items() if one.kind in _NAMED else ():
+            for called in (value, *one.values.get(value, ())):
+                counts.update(dict.fromkeys(_LATIN.findall(fold(called)), count))
+    for title in titles:
+        counts.update(set(_LATIN.findall(fold(title))))
+    return counts
+
+
+def _as_said(constraint: Constraint, slips: Mapping[str, str]) -> Constraint:
+    """A constraint in the request's own words; one of a misspelt word is a wish at most."""
+    said = _LATIN.sub(lambda found: slips.get(found[0], found[0]), constraint.said)
+    if said == constraint.said:
+        return constraint
+    return constraint.model_copy(update={"said": said, "hard": False})
+
+
 def _number_constraint(text: str, one: Quantity) -> Constraint:
     condition: Range | Eq = Range(**one.bounds) if one.bounds else Eq(eq=one.value)
     return Constraint(
@@ -273,7 +321,17 @@ def _spread_negations(text: str, values: list[_Value]) -> list[_Value]:
     return spread
 
 
-def _without(plain: str, text: str, values: Sequence[_Value], similar: Span[int] | None) -> str:
+def _reach(plain: str) -> int:
+    """How much of a text is read: no half words at its end, where words have ends."""
+    if len(plain) <= READ_CHARS:
+        return len(plain)
+    space = plain.rfind(" ", 0, READ_CHARS + 1)
+    return space if space > 0 else READ_CHARS
+
+
+def _without(
+    plain: str, reach: int, text: str, values: Sequence[_Value], similar: Span[int] | None
+) -> str:
     """The text to compare: without what is not wanted, and without the title of a model."""
     cut = [(one.span.start, one.span.end) for one in values if one.negated]
     cut += [(similar.start, similar.end)] if similar else []
@@ -281,7 +339,7 @@ def _without(plain: str, text: str, values: Sequence[_Value], similar: Span[int]
         return plain
     for start, end in sorted(cut, reverse=True):
         text = text[:start] + " " + text[end:]
-    return normalise(text + plain[READ_CHARS:])
+    return normalise(text + plain[reach:])
 
 
 def _joined(text: str, one: _Value, other: _Value, words: frozenset[str]) -> bool:
