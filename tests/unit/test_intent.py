@@ -122,6 +122,7 @@ READ = [
     ("films", "2005 or later", ["year: gte 2005"]),
     ("films", "rating over 7.5", ["rating: gt 7.5"]),
     ("films", "under 100 minutes", ["runtime_min: lt 100"]),
+    ("places", "100美元以下", ["价格|门票: lte 100"]),
     ("places", "评分4.5分以上", ["评分: gte 4.5"]),
     ("places", "价格是400-500元", ["价格|门票: gte 400,lte 500"]),
     ("places", "100元到200元之间", ["价格|门票: gte 100,lte 200"]),

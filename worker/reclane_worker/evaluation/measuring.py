@@ -124,7 +124,9 @@ def _chunk(
         started = time.perf_counter()
         answers = pipeline.run([kept[place] for place in places])
         whole = (time.perf_counter() - started) * 1e3
-        told = next((one["timing_ms"] for one in answers if isinstance(one, dict)), {})
+        told: dict[str, float] = next(
+            (one["timing_ms"] for one in answers if isinstance(one, dict)), {}
+        )
         for stage, ms in told.items():
             if stage not in ("queued", "tokenise"):
                 spent[_STAGES.get(stage, stage)] += ms

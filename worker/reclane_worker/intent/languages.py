@@ -164,7 +164,7 @@ CHINESE: Final = Language(
         "size": ("尺寸",),
     },
     units={
-        "price": ("元钱", "块钱", "元", "块"),
+        "price": ("元钱", "块钱", "美元", "美金", "欧元", "英镑", "元", "块"),
         "rating": ("分", "颗星", "星"),
         "year": ("年",),
         "duration": ("小时", "分钟"),
@@ -314,9 +314,13 @@ def _said(value: object) -> Iterator[str]:
 _LATIN_WORD: Final = re.compile("[a-z]+")
 SPOKEN: Final = frozenset(word for one in LANGUAGES for word in _said(astuple(one)))
 """Every word of Latin letters that requests are read by: no misspelling."""
-_EMPTY: Final = re.compile(rf"(?:{alternatives(words(lambda one: one.empty))}|[\W_])*+")
+_EMPTY: Final = frozenset(words(lambda one: one.empty))
+_EMPTY_RUN: Final = re.compile(rf"(?:{alternatives(word for word in _EMPTY if word[0] > 'z')})*+")
+_RUN: Final = re.compile(r"[^\W_]+")
 
 
 def tells_nothing(text: str) -> bool:
     """Whether folded text has nothing but words that say nothing of what is wanted."""
-    return _EMPTY.fullmatch(text) is not None
+    return all(
+        run[0] in _EMPTY or _EMPTY_RUN.fullmatch(run[0]) is not None for run in _RUN.finditer(text)
+    )

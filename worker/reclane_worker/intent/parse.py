@@ -103,14 +103,19 @@ class Reader:
         """What a query asks of this catalog. What a story tells is wished for, not demanded, and so
         is what is misspelt, or said by symbols."""
         written = normalise(query)[:MAX_QUERY_BYTES]  # one character may become eighteen
-        plain, slips = self._speller.mended(spoken(written), READ_CHARS)
+        plain, slips = spoken(written), {}
+        if len(plain) <= TELLING_CHARS:  # in a story one word matters little, and may be a name
+            plain, slips = self._speller.mended(plain)
         if not self._attributes:
             return Reading(plain)
         reach = _reach(plain)
         text = fold_normalised(plain[:reach])
-        found = [self._value(text, span) for span in self._values.find(text)]
+        similar = next(self._similar(text), None)
+        title = [(similar.start, similar.end)] if similar else []  # its words are no wishes
+        spans = (span for span in self._values.find(text) if not _inside(span.start, title))
+        found = [self._value(text, span) for span in spans]
         values = _spread_negations(text, [one for one in found if one])
-        taken = [(one.span.start, one.span.end) for one in values]
+        taken = [*title, *((one.span.start, one.span.end) for one in values)]
         constraints = [
             *self._categories(text, values),
             *self._features(text, values),
@@ -121,7 +126,6 @@ class Reader:
         if len(text) > TELLING_CHARS or not has_word(written):
             constraints = [one.model_copy(update={"hard": False}) for one in constraints]
         constraints = [_as_said(one, slips) for one in constraints] if slips else constraints
-        similar = next(self._similar(text), None)
         return Reading(
             _without(plain, reach, text, values, similar),
             tuple(dict.fromkeys(constraints))[:MAX_CONSTRAINTS],
@@ -220,6 +224,7 @@ class Reader:
     # ---- items to be like
 
     def _similar(self, text: str) -> Iterator[Span[int]]:
+        """Titles, each with the words before it that say so, and its quotes."""
         for said in _SIMILAR.find(text) if self._titles else ():
             at = said.end
             while at < len(text) and text[at] in _MARKS:
@@ -227,7 +232,10 @@ class Reader:
             quoted = text[at - 1] in _MARKS[1:]
             span = self._titles.at(text, at)
             if span and (quoted or len(terms(text[span.start : span.end])) > 1):
-                yield span
+                end = span.end
+                while quoted and end < len(text) and text[end] in _MARKS:
+                    end += 1
+                yield replace(span, start=said.start, end=end)
 
 
 def _value_entries(

@@ -1,8 +1,9 @@
 """Words of a request that nobody knows, as the catalog spells them: one slip away. Pure.
 
-A slip is a letter less, more or other, or two in turn (Damerau 1964). All spellings one slip away
-are looked up, where SymSpell (Garbe) looks deletions up in an index: a word has some hundreds, they
-take no memory, and only unknown words are tried.
+Slips are those that people make (Damerau 1964), after the first letter: two letters in turn, one
+missing, one too many, a vowel for another. With any letter for any other, `lemons` would be demons.
+All that may be meant is looked up, where SymSpell (Garbe) looks deletions up in an index: that is
+some two hundred words, it takes no memory, and only unknown words are tried.
 """
 
 import re
@@ -14,8 +15,9 @@ from typing import Final
 SHORTEST: Final = 5  # letters: of shorter words too many are one slip away from another
 TURNED: Final = 4  # but for those with two letters in turn
 LONGEST: Final = 24
-MAX_UNKNOWN: Final = 16  # words of one text that are looked up
+SEVERAL: Final = 2  # items that have a word in their text: of one it may be a slip itself
 CLEARLY: Final = 10  # times as many items have the word as any other that may be meant
+_VOWELS: Final = "aeiouy"
 _REMEMBERED: Final = 16_384
 _WORD: Final = re.compile(rf"(?<![\w'-])[A-Za-z]{{{TURNED},{LONGEST}}}(?![\w'-])")
 
@@ -39,39 +41,22 @@ class Speller:
         self._known = known
         self._meant = lru_cache(_REMEMBERED)(self._look_up)
 
-    def mended(self, text: str, reach: int) -> tuple[str, dict[str, str]]:
-        """A text with misspelt words mended that begin within `reach` characters, and those words:
-        what is meant, where it stood nowhere as such -> what stood there."""
-        slips: dict[str, str] = {}
-        parts, end = [], 0
-        for start, stop, meant in self._slips(text, reach):
-            slips[meant] = text[start:stop].lower()
-            parts += [text[end:start], meant]
-            end = stop
-        if not slips:
-            return text, slips
-        stood = {word.lower() for word in _WORD.findall(text)}
-        new = {meant: word for meant, word in slips.items() if meant not in stood}
-        return "".join([*parts, text[end:]]), new
+    def mended(self, text: str) -> tuple[str, dict[str, str]]:
+        """A text with its misspelt words mended, and those: what is meant, where it stood nowhere
+        as such -> what stood there."""
+        slips = {word: self._meant(word) for word in map(str.lower, _WORD.findall(text))}
+        if not any(slips.values()):
+            return text, {}
+        mended = _WORD.sub(lambda found: slips[found[0].lower()] or found[0], text)
+        return mended, {
+            meant: word for word, meant in slips.items() if meant and meant not in slips
+        }
 
-    def _slips(self, text: str, reach: int) -> Iterator[tuple[int, int, str]]:
-        unknown = 0
-        for found in _WORD.finditer(text):
-            if found.start() >= reach or unknown == MAX_UNKNOWN:
-                return
-            meant = self._meant(found[0].lower())
-            if meant is not None:
-                unknown += 1
-            if meant:
-                yield found.start(), found.end(), meant
-
-    def _look_up(self, word: str) -> str | None:
-        """The word that is meant; "" where none is, or it may be one of several; None for a word
-        of the catalog."""
-        if self._items_with(word):
-            return None
+    def _look_up(self, word: str) -> str:
+        """The word that is meant; "" where it is right, or nothing clear is meant."""
         other_number = word[:-1] if word.endswith("s") else word + "s"
-        if self._known(word) or self._items_with(other_number):
+        here = any(self._counts.get(one) or self._spread(one) for one in (word, other_number))
+        if here or self._known(word):
             return ""
         return self._clearest(_turned(word)) or self._clearest(_one_edit(word))
 
@@ -81,20 +66,25 @@ class Speller:
         return "" if others and near[first] < CLEARLY * near[others[0]] else first
 
     def _items_with(self, word: str) -> int:
-        return max(self._counts.get(word, 0), self._spread(word))
+        spread = self._spread(word)
+        return max(self._counts.get(word, 0), spread if spread >= SEVERAL else 0)
 
 
 def _turned(word: str) -> Iterator[str]:
-    """All words with two neighbours in turn: the slip that leaves all letters there."""
-    for at in range(len(word) - 1):
+    """What is meant where two neighbours are in turn: the slip that leaves all letters there."""
+    for at in range(1, len(word) - 1):
         yield word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 
 
 def _one_edit(word: str) -> Iterator[str]:
-    """All words with one letter less, more or other; none of a short one."""
-    for at in range(len(word) + 1) if len(word) >= SHORTEST else ():
+    """What is meant where a letter is missing, too many, or another vowel; nothing of a short word.
+    The last letter is one too many only where it is double: else it may be an ending."""
+    for at in range(1, len(word) + 1) if len(word) >= SHORTEST else ():
         left, right = word[:at], word[at:]
-        yield left + right[1:]
         for letter in ascii_lowercase:
             yield left + letter + right
-            yield left + letter + right[1:]
+        if len(right) > 1 or right == left[-1]:
+            yield left + right[1:]
+        if len(right) > 1 and right[0] in _VOWELS:
+            for letter in _VOWELS:
+                yield left + letter + right[1:]
