@@ -194,8 +194,8 @@ class Intent(_Model):
 class Flag(_Model):
     """Something the caller should know about this answer, with its reasons.
 
-    `nothing_fits`, `relaxed` (no item met all constraints: these gave way), `needs_review` (the items
-    may be any), `no_explanation`, `cached` (computed for an earlier request).
+    `nothing_fits`, `relaxed` (no item met all constraints: these gave way), `needs_review` (its
+    items may be any), `no_explanation`, `cached` (computed for an earlier request).
     """
 
     code: str

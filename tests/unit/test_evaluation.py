@@ -298,6 +298,7 @@ def test_the_page_shows_the_worst_first_and_nothing_runs_or_is_loaded(
         assert told in page.said
     assert "What each part gains" in page.said
     assert "word for word" in page.said
+    assert "Requests that fell most" not in page.said
 
 
 def test_the_page_shows_what_fell(files: tuple[Path, Path], tmp_path: Path) -> None:

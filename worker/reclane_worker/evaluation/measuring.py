@@ -91,10 +91,7 @@ def measure_catalog(
 
 
 def _answered(pipeline: Pipeline, cases: Sequence[Case]) -> tuple[list[Answered], dict[str, float]]:
-    """Answers in the order of the requests, and milliseconds a request by stage.
-
-    A batch's time is counted once, whoever was in it; what its answers do not tell is the rest.
-    """
+    """Answers in the order of the requests, and milliseconds a request by stage."""
     found: dict[int, Answered] = {}
     spent: defaultdict[str, float] = defaultdict(float)
     for start in range(0, len(cases), _CHUNK):
@@ -112,17 +109,17 @@ def _answered(pipeline: Pipeline, cases: Sequence[Case]) -> tuple[list[Answered]
 def _chunk(
     pipeline: Pipeline, cases: Sequence[Case], spent: "defaultdict[str, float]"
 ) -> Iterator[tuple[int, Answer | Failure]]:
-    """As `Pipeline.recommend` does it, with the time of each stage added to `spent`."""
+    """As `Pipeline.recommend` does it. Adds each stage's time to `spent`: a batch's once, whoever
+    was in it; what its answers do not tell is the rest."""
     started = time.perf_counter()
     prepared = pipeline.prepare([case.request for case in cases], [0.0] * len(cases))
     spent["read and tokenise"] += (time.perf_counter() - started) * 1e3
-    ready = [place for place, one in enumerate(prepared) if isinstance(one, Prepared)]
-    kept = {place: one for place, one in enumerate(prepared) if isinstance(one, Prepared)}
+    ready = {place: one for place, one in enumerate(prepared) if isinstance(one, Prepared)}
     yield from ((at, one) for at, one in enumerate(prepared) if not isinstance(one, Prepared))
-    for group in pipeline.batches([kept[place] for place in ready]):
-        places = [ready[at] for at in group]
+    for group in pipeline.batches(list(ready.values())):
+        places = [list(ready)[at] for at in group]
         started = time.perf_counter()
-        answers = pipeline.run([kept[place] for place in places])
+        answers = pipeline.run([ready[place] for place in places])
         whole = (time.perf_counter() - started) * 1e3
         told: dict[str, float] = next(
             (one["timing_ms"] for one in answers if isinstance(one, dict)), {}

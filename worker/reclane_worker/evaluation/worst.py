@@ -9,15 +9,18 @@ from reclane_worker.evaluation.measuring import OURS, Answered, Measured
 DECIDES: Final = "NDCG@10"
 RELEVANT: Final = 8  # of the items that answer a request, the best placed
 FIRST: Final = 5
+_ROUNDED: Final = 1e-5  # what saving takes from a value is no fall
 _BOUNDS: Final = {"gt": "above", "gte": "at least", "lt": "below", "lte": "at most"}
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An item and its rank; None where it is beyond what was asked for, or not in the catalog."""
+    """An item and its rank, None where it is beyond what was asked for or not in the catalog; and
+    whether it answers the request."""
 
     title: str
     rank: int | None
+    right: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def fallen(one: Measured, count: int, before: Sequence[float]) -> list[Case]:
     """The requests whose NDCG@10 fell most since an earlier run; none that did not fall."""
     values = one.values[OURS][DECIDES]
     lost = {place: before[place] - value for place, value in enumerate(values)}
-    order = sorted((place for place in lost if lost[place] > 0), key=lambda i: -lost[i])
+    order = sorted((place for place in lost if lost[place] > _ROUNDED), key=lambda i: -lost[i])
     return [_case(one, place, before) for place in order[:count]]
 
 
@@ -68,7 +71,7 @@ def _case(one: Measured, place: int, before: Sequence[float] | None) -> Case:
         relevant=len(case.relevant),
         wanted=tuple(_wanted(one, case.relevant, answered)),
         first=tuple(
-            Placed(_title(one, item), rank)
+            Placed(_title(one, item), rank, item in case.relevant)
             for rank, item in enumerate(answered.ranking[:FIRST], start=1)
         ),
     )
@@ -79,7 +82,7 @@ def _wanted(one: Measured, relevant: frozenset[str], answered: Answered) -> Iter
     ranks = {item: rank for rank, item in enumerate(answered.ranking, start=1)}
     last = len(ranks) + 1
     for item in sorted(relevant, key=lambda item: (ranks.get(item, last), item))[:RELEVANT]:
-        yield Placed(_title(one, item), ranks.get(item))
+        yield Placed(_title(one, item), ranks.get(item), True)
 
 
 def _title(one: Measured, item: str) -> str:

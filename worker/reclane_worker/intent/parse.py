@@ -1,8 +1,7 @@
 """A request's words become constraints on one catalog's attributes. Read `Reader.read` first."""
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,27 +15,23 @@ from reclane.contract import (
     Range,
 )
 from reclane_worker.intent.languages import (
-    FUNCTION_WORDS,
     LANGUAGES,
     NUMBER_WORDS,
     SPOKEN,
     Language,
     words,
 )
-from reclane_worker.intent.lexicon import Lexicon, Span, ending, fold, fold_normalised
+from reclane_worker.intent.lexicon import Lexicon, Span, ending, fold_normalised
 from reclane_worker.intent.numbers import NumberReader, Quantity
 from reclane_worker.intent.schema import Schema, names_of
 from reclane_worker.intent.spelling import Speller
+from reclane_worker.intent.vocabulary import value_entries, wider_values, word_counts
 from reclane_worker.text import has_word, normalise, spoken, terms
 
 READ_CHARS: Final = 1_000  # of a text: more is compared, not read
 TELLING_CHARS: Final = 160  # of a story: it tells what somebody remembers, and may err
-MAX_WIDER: Final = 50  # values that a narrower one stands for: an answer tells them all
 MAX_TITLES: Final = 200_000
 MAX_COUNT: Final = 100
-_COMMON: Final = 0.02  # of items have a word in their text: it is no name
-_COMMONER: Final = 5  # times as many as have it as a value
-_NAMED: Final = frozenset({"category", "features", "mentions"})
 _MARKS: Final = " \"'“”‘’《》「」"
 _LATIN: Final = re.compile(r"[a-z]{4,}")
 _BESIDE: Final = 24  # characters in which a word that changes a value's meaning stands
@@ -81,8 +76,8 @@ class Reader:
         knows: Callable[[str], bool] = lambda word: False,
     ) -> None:
         self._attributes = schema.attributes
-        self._values = Lexicon(_value_entries(schema, values, spread, len(titles)))
-        self._wider = _wider(schema, values, self._values)
+        self._values = Lexicon(value_entries(schema, values, spread, len(titles)))
+        self._wider = wider_values(schema, values, self._values)
         self._numbers = NumberReader(schema)
         self._priced = {n: one for n, one in self._attributes.items() if one.concept == "price"}
         self._yes_no = Lexicon(
@@ -92,7 +87,7 @@ class Reader:
         self._titles = Lexicon((title, position) for position, title in enumerate(shown))
         self._knows = knows
         self._speller = Speller(
-            _word_counts(schema, values, shown), spread, lambda word: word in SPOKEN or knows(word)
+            word_counts(schema, values, shown), spread, lambda word: word in SPOKEN or knows(word)
         )
 
     def knows_any(self, text: str) -> bool:
@@ -103,9 +98,7 @@ class Reader:
         """What a query asks of this catalog. What a story tells is wished for, not demanded, and so
         is what is misspelt, or said by symbols."""
         written = normalise(query)[:MAX_QUERY_BYTES]  # one character may become eighteen
-        plain, slips = spoken(written), {}
-        if len(plain) <= TELLING_CHARS:  # in a story one word matters little, and may be a name
-            plain, slips = self._speller.mended(plain)
+        plain, slips = self._mended(spoken(written))
         if not self._attributes:
             return Reading(plain)
         reach = _reach(plain)
@@ -132,6 +125,11 @@ class Reader:
             _count(text),
             similar.found if similar else (),
         )
+
+    def _mended(self, plain: str) -> tuple[str, dict[str, str]]:
+        if len(plain) > TELLING_CHARS:
+            return plain, {}  # in a story one word matters little, and may be a name
+        return self._speller.mended(plain)
 
     def _kind(self, name: str) -> str:
         return self._attributes[name].kind
@@ -236,57 +234,6 @@ class Reader:
                 while quoted and end < len(text) and text[end] in _MARKS:
                     end += 1
                 yield replace(span, start=said.start, end=end)
-
-
-def _value_entries(
-    schema: Schema,
-    values: Callable[[str], Mapping[str, int]],
-    spread: Callable[[str], int],
-    items: int,
-) -> Iterator[tuple[str, tuple[str, str]]]:
-    """What values are called -> attribute and value, but for words that mean nothing here."""
-    for name, one in schema.attributes.items():
-        if one.kind not in _NAMED:
-            continue
-        for value, count in values(name).items():
-            for called in (value, *one.values.get(value, ())):
-                folded = fold(called)
-                said = spread(folded)
-                common = said > _COMMON * items and said > _COMMONER * count
-                if folded not in FUNCTION_WORDS and not common:
-                    yield called, (name, value)
-
-
-def _wider(
-    schema: Schema, values: Callable[[str], Mapping[str, int]], known: Lexicon[tuple[str, str]]
-) -> dict[str, tuple[str, ...]]:
-    """Values of open vocabularies -> values that contain them: who asks for noodles takes beef
-    noodles."""
-    wider: dict[str, list[str]] = {}
-    for name, one in schema.attributes.items():
-        if one.kind != "features" or one.closed:
-            continue
-        for value in values(name):
-            for found in known.inside(fold(value)):
-                for attribute, narrower in found:
-                    if attribute == name and narrower != value:
-                        wider.setdefault(narrower, []).append(value)
-    return {value: tuple(dict.fromkeys(more))[:MAX_WIDER] for value, more in wider.items()}
-
-
-def _word_counts(
-    schema: Schema, values: Callable[[str], Mapping[str, int]], titles: Iterable[str]
-) -> Counter[str]:
-    """The words of values and titles that a misspelt one may stand for, and how many items have
-    each."""
-    counts: Counter[str] = Counter()
-    for name, one in schema.attributes.items():
-        for value, count in values(name).items() if one.kind in _NAMED else ():
-            for called in (value, *one.values.get(value, ())):
-                counts.update(dict.fromkeys(_LATIN.findall(fold(called)), count))
-    for title in titles:
-        counts.update(set(_LATIN.findall(fold(title))))
-    return counts
 
 
 def _as_said(constraint: Constraint, slips: Mapping[str, str]) -> Constraint:
