@@ -52,13 +52,13 @@ class Language:
 
 
 _ENGLISH_EMPTY: Final = (
-    "a an and any anything are as at be been being best both but by can could did do does find "
-    "for from get give good great had has have he her hers him his how i if in into is it its "
-    "just like look looking me more most my need nice no nor not of on or our out please "
-    "recommend recommendation recommendations she should show so some something such suggest "
-    "suggestion suggestions than thank thanks that the their them then there these they this "
-    "those to too up very want was we were what when where which while who whom why will with "
-    "would you your"
+    "a an and any anything are as at be been being best both but by can could did do does don't "
+    "find for from get give good great had has have he her hers him his how i i'd i'll i'm i've "
+    "if in into is it it's its just let's like look looking me more most my need nice no nor "
+    "not of on or our out please recommend recommendation recommendations she should show so "
+    "some something such suggest suggestion suggestions than thank thanks that that's the their "
+    "them then there these they this those to too up very want was we were what what's when "
+    "where which while who whom why will with would you you're your"
 )
 ENGLISH: Final = Language(
     names={
@@ -316,11 +316,12 @@ SPOKEN: Final = frozenset(word for one in LANGUAGES for word in _said(astuple(on
 """Every word of Latin letters that requests are read by: no misspelling."""
 _EMPTY: Final = frozenset(words(lambda one: one.empty))
 _EMPTY_RUN: Final = re.compile(rf"(?:{alternatives(word for word in _EMPTY if word[0] > 'z')})*+")
-_RUN: Final = re.compile(r"[^\W_]+")
+_RUN: Final = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
 def tells_nothing(text: str) -> bool:
     """Whether folded text has nothing but words that say nothing of what is wanted."""
     return all(
-        run[0] in _EMPTY or _EMPTY_RUN.fullmatch(run[0]) is not None for run in _RUN.finditer(text)
+        run[0] in _EMPTY or _EMPTY_RUN.fullmatch(run[0]) is not None
+        for run in _RUN.finditer(text.replace("’", "'"))
     )
