@@ -277,7 +277,8 @@ def test_odd_requests_get_their_answers_and_failures_through_the_queue(
     server: EmbeddedServer, demo_catalog: Path, tmp_path: Path
 ) -> None:
     environment = {"RECLANE_MODEL": MODEL, "RECLANE_CATALOG": f"demo={demo_catalog}"}
-    odd = ["👟", "?", "的了", "scinece ficton flim", "想看 a funny movie 谢谢", *HOSTILE.values()]
+    odd = ["👟", "?", "的了", "scinece ficton flim", "想看 a funny movie 谢谢"]
+    odd += [HOSTILE[kind] for kind in ("5,000 characters", "one word", "ligatures")]
     with (
         WorkerProcess(server.url, environment, tmp_path / "worker.log"),
         Client(server.url) as client,

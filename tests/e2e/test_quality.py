@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from reclane.cli import cli
@@ -12,6 +13,7 @@ KEPT = Path(__file__).parents[1] / "quality"
 TOLERANCE = "0.01"  # another processor rounds otherwise, which may turn two items around
 
 
+@pytest.mark.timeout(400)
 def test_the_demos_quality_has_not_fallen(demo_catalog: Path, tmp_path: Path) -> None:
     """Where a change is meant, keep its run instead: `make quality`."""
     (source,) = read_plan(KEPT / "plan.toml").values()
