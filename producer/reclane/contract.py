@@ -196,9 +196,9 @@ class Intent(_Model):
 class Flag(_Model):
     """Something the caller should know about this answer, with its reasons.
 
-    `nothing_fits`, `relaxed` (no item met all constraints: these gave way), `needs_review`,
-    `no_explanation`, `cached` (computed for an earlier request), `rerank_cut` (time allowed fewer
-    candidates to be reranked than are set).
+    `nothing_fits`, `relaxed` (no item met all constraints: these gave way), `needs_review` (its
+    items may be any), `no_explanation`, `cached` (computed for an earlier request), `rerank_cut`
+    (time allowed fewer candidates to be reranked than are set).
     """
 
     code: str

@@ -22,6 +22,8 @@ ReclaneError
 │   └── ScheduleConflict  the schedule's name is taken, there are too many, or it cannot be read
 ├── ModelUnusable         a model cannot be loaded under the safety rules
 ├── ModelRejected         a trained model is worse than the one before, and was put aside
+├── RunMismatch           an earlier evaluation cannot be read, or measured something else
+├── QualityFell           recommendations are worse than in an earlier evaluation
 └── CatalogError
     ├── ItemsInvalid      the items file has bad rows
     ├── CatalogDamaged    a catalog folder is incomplete or altered
@@ -202,6 +204,18 @@ class ModelRejected(ReclaneError):
     """A trained model is worse than the one before, and was put aside."""
 
     code = "model_rejected"
+
+
+class RunMismatch(ReclaneError):
+    """An earlier evaluation cannot be read, or measured other requests; the message says which."""
+
+    code = "run_mismatch"
+
+
+class QualityFell(ReclaneError):
+    """Recommendations are worse than in an earlier evaluation, by more than was allowed."""
+
+    code = "quality_fell"
 
 
 class CatalogError(ReclaneError):

@@ -123,3 +123,8 @@ def test_a_byte_level_vocabulary_counts_by_the_letters_it_spells() -> None:
     pieces = pieces_by_script(PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer))
     assert pieces["CJK"] > 10
     assert pieces["LATIN"] < 200
+
+
+def test_a_misspelling_is_no_word_of_the_model(encoder: Encoder) -> None:
+    assert all(map(encoder.knows, ["funny", "would", "comedy"]))
+    assert not any(map(encoder.knows, ["comdey", "scinece", "q" * 500]))

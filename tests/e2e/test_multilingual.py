@@ -203,3 +203,8 @@ def test_damaged_weights_are_refused(
     monkeypatch.setattr(multilingual, "_resources", lambda: folder)
     with pytest.raises(ModelUnusable, match="install again"):
         load_encoder(WorkerSettings.load(model=NAME))
+
+
+def test_words_of_its_languages_are_no_misspellings(encoder: Encoder) -> None:
+    assert all(map(encoder.knows, ["comedy", "would", "musique", "filme"]))
+    assert not any(map(encoder.knows, ["comdey", "scinece", "q" * 500]))

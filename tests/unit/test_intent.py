@@ -16,6 +16,7 @@ from reclane_worker.catalog import load_catalog
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.filters import Attributes
 from reclane_worker.intent.fitting import RELAXED, fit
+from reclane_worker.intent.languages import tells_nothing
 from reclane_worker.intent.parse import TELLING_CHARS, Reader, Reading
 from reclane_worker.intent.schema import Aliases, Schema, SchemaBuilder, read_aliases
 from reclane_worker.manifest import SCHEMA
@@ -87,10 +88,10 @@ READERS = {name: reader(rows) for name, rows in CATALOGS.items()}
 
 
 def told(understood: Reading) -> Iterator[str]:
-    """Constraints in short: attribute, condition; `-` before an exclusion, `~` before a wish."""
+    """Constraints in short: attribute, condition; `~` before a wish, `-` before an exclusion."""
     for one in understood.constraints:
         condition = one.condition.model_dump(exclude_none=True, by_alias=True)
-        sign = "-" if one.unless else "" if one.hard else "~"
+        sign = ("" if one.hard else "~") + ("-" if one.unless else "")
         yes_no = True in condition.get("any_of", ())
         bounds = "yes" if yes_no else ",".join(f"{k} {_text(v)}" for k, v in condition.items())
         yield f"{sign}{'|'.join(one.attributes)}: {bounds}"
@@ -123,6 +124,7 @@ READ = [
     ("films", "2005 or later", ["year: gte 2005"]),
     ("films", "rating over 7.5", ["rating: gt 7.5"]),
     ("films", "under 100 minutes", ["runtime_min: lt 100"]),
+    ("places", "100美元以下", ["价格|门票: lte 100"]),
     ("places", "评分4.5分以上", ["评分: gte 4.5"]),
     ("places", "价格是400-500元", ["价格|门票: gte 400,lte 500"]),
     ("places", "100元到200元之间", ["价格|门票: gte 100,lte 200"]),
@@ -157,7 +159,9 @@ READ = [
     ("films", "iphone7 and b2b in room 101", []),
     ("places", "随便看看", []),
     ("hotels", "", []),
-    ("hotels", "🏨", []),
+    # symbols alone say what they are called
+    ("hotels", "🏨", ["~type: any_of hotel"]),
+    ("hotels", "🙂", []),
 ]
 
 
@@ -171,6 +175,51 @@ def test_a_request_is_read_by_the_catalogs_schema(
 def test_what_is_not_wanted_is_not_compared() -> None:
     assert READERS["films"].read("Funny, not horror").text == "funny, not"
     assert READERS["films"].read("Funny Films").text == "Funny Films"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "?",
+        "the of and",
+        "it",
+        "i'd like to",
+        "的了",
+        "推荐一个好看的",
+        "the 的 👟",
+        "recommend, please!",
+    ],
+)
+def test_some_words_tell_nothing_of_what_is_wanted(text: str) -> None:
+    assert tells_nothing(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["the film", "电影", "的士", "1984", "x", "not horror", "一部", "them2"]
+)
+def test_any_other_word_tells_something(text: str) -> None:
+    assert not tells_nothing(text)
+
+
+def test_a_misspelt_value_is_wished_for_in_the_requests_words() -> None:
+    understood = READERS["films"].read("a Comdey, no horor")
+    assert list(told(understood)) == ["~genres: any_of Comedy", "~-genres: any_of Horror"]
+    assert [one.said for one in understood.constraints] == ["comdey", "horor"]
+    assert understood.text == "a comedy, no"
+
+
+def test_a_story_is_not_mended() -> None:
+    story = "I half remember a horor film" + ", or so I think" * 10
+    assert READERS["films"].read(story).text == story
+
+
+def test_the_words_of_a_title_to_be_like_are_no_wishes() -> None:
+    rows = [("1984 in Comedy", {"year": 1984, "genres": ["Comedy"]}), *FILMS]
+    understood = reader(rows).read("something like 1984 in Comedy, a war film")
+    assert understood.similar == (0,)
+    assert list(told(understood)) == ["genres: any_of War"]
+    assert understood.text == ", a war film"
 
 
 def test_an_item_to_be_like_is_found_by_its_title() -> None:

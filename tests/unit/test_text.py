@@ -2,7 +2,7 @@
 
 import pytest
 
-from reclane_worker.text import normalise, script, terms
+from reclane_worker.text import normalise, script, spoken, terms
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ from reclane_worker.text import normalise, script, terms
         ("&lt;b&gt;", "<b>"),
         ("caf&eacute;", "café"),
         ("a\u200bb\ufeffc\u2060d", "abcd"),
+        ("run\u00adning \u202eshoes\u202c", "running shoes"),
+        ("❤\ufe0f", "❤"),
         ("a\x00b\x07c\x7fd", "abcd"),
         ("a\u3000b\u00a0c\u2028d", "a b c d"),
         ("line\r\nnext", "line next"),
@@ -104,3 +106,22 @@ def test_a_word_with_combining_marks_is_one_term(word: str) -> None:
 )
 def test_a_letter_has_a_script_and_nothing_else_has(letter: str, expected: str) -> None:
     assert script(letter) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("👟", "athletic shoe"),
+        ("🎹 🎹🎸", "musical keyboard guitar"),
+        ("👩👧", "woman girl"),
+        ("shoes 👟", "shoes 👟"),
+        ("科幻 🚀", "科幻 🚀"),
+        ("5 👟", "5 👟"),
+        ("🇯🇵", "🇯🇵"),
+        ("?!", "?!"),
+        ("。。。", "。。。"),
+        ("", ""),
+    ],
+)
+def test_symbols_alone_are_called_by_their_names(text: str, said: str) -> None:
+    assert spoken(text) == said

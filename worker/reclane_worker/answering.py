@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from reclane.contract import VERSION, Constraint, Failure
+from reclane_worker.intent.languages import tells_nothing
 from reclane_worker.preparing import Prepared
 from reclane_worker.retrieval import Picked
+from reclane_worker.text import has_word
 
 Answer = dict[str, Any]
 """A Recommendation as a plain dict: building its models would cost more than all the rest."""
@@ -104,8 +106,7 @@ def _flags(one: Prepared, picked: Picked) -> list[dict[str, Any]]:
     flags: list[dict[str, Any]] = []
     if not picked.positions:
         flags.append({"code": "nothing_fits", "reasons": _obstacles(one, picked)})
-    elif one.text and not picked.matched and one.trust < LOW_TRUST and not one.history:
-        reason = "the model cannot read this script and no word matches"
+    elif reason := _weakness(one, picked):
         flags.append({"code": "needs_review", "reasons": [reason]})
     if picked.relaxed and picked.positions:
         flags.append({"code": "relaxed", "reasons": [_shown(c) for c in picked.relaxed]})
@@ -117,10 +118,35 @@ def _flags(one: Prepared, picked: Picked) -> list[dict[str, Any]]:
     return flags
 
 
+def _weakness(one: Prepared, picked: Picked) -> str | None:
+    """Why the items may be any; None where something of the request was understood."""
+    if one.history:
+        return None
+    request = one.request
+    if request.intent is None and not has_word(request.query or "") and has_word(one.text):
+        return f"the request has symbols alone, read as: {one.text}"
+    if one.constraints:
+        return None
+    if tells_nothing(one.text.casefold()):
+        return "no word of the request tells what is wanted"
+    if picked.matched:
+        return None
+    if one.trust < LOW_TRUST:
+        return "the model cannot read this script and no word matches"
+    if not one.catalog.reader.knows_any(one.text):
+        return "no word of the request is known"
+    return None
+
+
 def _obstacles(one: Prepared, picked: Picked) -> list[str]:
     """Why nothing fits."""
+    if not len(one.catalog):
+        return ["the catalog is empty"]
     if picked.impossible:
-        return [f"no item has: {_shown(constraint)}" for constraint in picked.impossible]
+        who = "no item that passes the filters has" if one.request.filters else "no item has"
+        return [f"{who}: {_shown(constraint)}" for constraint in picked.impossible]
+    if one.request.offset:
+        return [f"no item is left from rank {one.request.offset + 1} on"]
     return ["no item passes the filters" if one.request.filters else "no item is left"]
 
 

@@ -16,11 +16,12 @@ _CHUNK: Final = 256
 
 
 class Case:
-    """One request with its known answers."""
+    """One request with its known answers; `id` is its own, or else its line."""
 
-    def __init__(self, query: str, relevant: frozenset[str]) -> None:
+    def __init__(self, query: str, relevant: frozenset[str], id: str) -> None:  # noqa: A002
         self.request = RecommendRequest(query=_cut(query), k=DEPTH)
         self.relevant = relevant
+        self.id = id
 
 
 def read_cases(path: Path) -> list[Case]:
@@ -29,7 +30,7 @@ def read_cases(path: Path) -> list[Case]:
     Raises:
         ItemsInvalid: naming the line without query or relevant.
     """
-    cases = []
+    cases: dict[str, Case] = {}
     for number, line in enumerate(open_lines(path), start=1):
         if not line.strip():
             continue
@@ -42,10 +43,12 @@ def read_cases(path: Path) -> list[Case]:
             raise ItemsInvalid(
                 f"{path}, line {number}: write an object with `query` and a list `relevant`"
             ) from None
-        cases.append(Case(query, relevant))
+        name = str(row.get("id", number))
+        name = f"{name}#{number}" if name in cases else name
+        cases[name] = Case(query, relevant, name)
     if not cases:
         raise ItemsInvalid(f"{path} has no requests")
-    return cases
+    return list(cases.values())
 
 
 def _cut(query: str) -> str:

@@ -75,7 +75,7 @@ def load_catalog(name: str, folder: Path, encoder: Encoder, version: str | None 
     require_model(folder, manifest, encoder)
     verify(folder, manifest)
     with reading(folder):
-        return _read(name, folder, manifest, encoder.device)
+        return _read(name, folder, manifest, encoder)
 
 
 def require_model(folder: Path, manifest: Manifest, encoder: Encoder) -> None:
@@ -89,7 +89,8 @@ def require_model(folder: Path, manifest: Manifest, encoder: Encoder) -> None:
         )
 
 
-def _read(name: str, folder: Path, manifest: Manifest, device: torch.device) -> Catalog:
+def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Catalog:
+    device = encoder.device
     items = read_items(folder, manifest)
     rows, positions = items.rows, items.positions()
     titles = [row["title"] for row in rows]
@@ -108,7 +109,7 @@ def _read(name: str, folder: Path, manifest: Manifest, device: torch.device) -> 
         centre=_centre(items.vectors).to(device),
         lexical=lexical.to(device),
         attributes=attributes,
-        reader=Reader(schema, attributes.texts, titles, lexical.spread),
+        reader=Reader(schema, attributes.texts, titles, lexical.spread, encoder.knows),
         lines=items.lines,
         taste=taste,
         encoded=manifest.fields,

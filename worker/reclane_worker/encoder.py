@@ -57,6 +57,10 @@ class Encoder(Protocol):
         """0 to 1: how far the model can read this text's scripts."""
         ...
 
+    def knows(self, word: str) -> bool:
+        """Whether a word, in lower case, is one piece of the model's vocabulary: no misspelling."""
+        ...
+
 
 def load_encoder(settings: WorkerSettings) -> Encoder:
     """The encoder that `settings.model` names.
@@ -212,6 +216,10 @@ class SentenceEncoder:
 
     def trust(self, text: str, tokens: Tokens) -> float:
         return self._literacy.trust(text, tokens)
+
+    def knows(self, word: str) -> bool:
+        ids = self._tokenizer(word, add_special_tokens=False)["input_ids"]
+        return len(ids) == 1 and ids[0] != self._tokenizer.unk_token_id
 
     def _prompt(self, role: str) -> str:
         prompts = self._model.prompts or {}

@@ -33,6 +33,9 @@ class HashEncoder:
     def trust(self, text: str, tokens: Tokens) -> float:
         return 1.0
 
+    def knows(self, word: str) -> bool:
+        return False
+
 
 def hash_term(term: str) -> int:
     """The token of one term: 48 bits of BLAKE2b."""

@@ -92,6 +92,10 @@ class MultilingualEncoder:
         script only: Ukrainian counts as known."""
         return self._literacy.trust(text, tokens[1:-1])
 
+    def knows(self, word: str) -> bool:
+        ids = self._tokenizer.encode(word, add_bos=False, add_eos=False)
+        return len(ids) == 1 and ids[0] != _UNKNOWN
+
 
 def _resources() -> Path:
     """The folder of weights and tokenizer in the package, found without running its code."""

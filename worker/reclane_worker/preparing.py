@@ -11,6 +11,7 @@ from reclane.contract import Constraint, Failure, RecommendRequest
 from reclane.errors import RequestFailed
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder, Tokens
+from reclane_worker.intent.languages import tells_nothing
 from reclane_worker.intent.parse import Reading
 from reclane_worker.memory import OUT_OF_MEMORY, is_out_of_memory
 from reclane_worker.text import normalise
@@ -96,6 +97,8 @@ class Preparer:
         for position in asked.similar:
             history.setdefault(position, 1.0)
         text = asked.text
+        if history and tells_nothing(text.casefold()):
+            text = ""  # `more, please` says nothing beside a history
         if not text and not history:
             if request.query:
                 raise RequestFailed("the query has no visible character", "empty_query")

@@ -18,7 +18,11 @@ UNSPACED: Final = (  # as in a character class of a pattern
 )
 _UNSPACED: Final = re.compile(f"[{UNSPACED}]+")
 _WORD: Final = regex.compile(r"[\w\p{M}]+")  # a combining mark belongs to its word
-_INVISIBLE: Final = re.compile("[\u0000-\u0008\u000e-\u001f\u007f\u200b-\u200f\u2060\ufeff]")
+_FLAG_LETTERS: Final = frozenset(map(chr, range(0x1F1E6, 0x1F200)))  # nothing but letters by name
+_TELLING: Final = re.compile(r"[^\W_]")
+_INVISIBLE: Final = re.compile(
+    "[\u0000-\u0008\u000e-\u001f\u007f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff]"
+)
 
 
 def normalise(text: str) -> str:
@@ -57,6 +61,21 @@ class _Stemming(threading.local):
 
 
 _stemming: Final = _Stemming()
+
+
+def has_word(text: str) -> bool:
+    """Whether a text has a letter or digit at all."""
+    return _TELLING.search(text) is not None
+
+
+def spoken(text: str) -> str:
+    """A text of symbols alone by their names, each once: of an athletic shoe, `athletic shoe`. Any
+    other text as it is."""
+    if has_word(text):
+        return text
+    symbols = [c for c in text if unicodedata.category(c) == "So" and c not in _FLAG_LETTERS]
+    names = dict.fromkeys(unicodedata.name(symbol, "").lower() for symbol in symbols)
+    return " ".join(filter(None, names)) or text
 
 
 def _bigrams(run: str) -> list[str]:

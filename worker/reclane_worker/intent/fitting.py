@@ -32,6 +32,8 @@ def fit(constraints: Sequence[Constraint], base: Mask, attributes: Attributes, s
     fits; items that meet them still come first. A constraint that not one item meets is not
     dropped: then nothing fits.
     """
+    if not base.any():
+        return Fit(base, None)
     hard = sorted((one for one in constraints if one.hard), key=_yields)
     masks = {one: _meets(one, attributes) & base for one in hard}
     if impossible := tuple(one for one in hard if not masks[one].any()):

@@ -5,8 +5,8 @@ Words only: what they are about comes from each catalog's schema. All are lower 
 """
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import astuple, dataclass
 from typing import Final, Literal
 
 Op = Literal["gt", "gte", "lt", "lte"]
@@ -48,8 +48,18 @@ class Language:
     yes: tuple[str, ...]
     no: tuple[str, ...]
     counts: tuple[str, ...]  # patterns with a group for how many
+    empty: tuple[str, ...]  # tell nothing of what is wanted, even together
 
 
+_ENGLISH_EMPTY: Final = (
+    "a an and any anything are as at be been being best both but by can could did do does don't "
+    "find for from get give good great had has have he her hers him his how i i'd i'll i'm i've "
+    "if in into is it it's its just let's like look looking me more most my need nice no nor "
+    "not of on or our out please recommend recommendation recommendations she should show so "
+    "some something such suggest suggestion suggestions than thank thanks that that's the their "
+    "them then there these they this those to too up very want was we were what what's when "
+    "where which while who whom why will with would you you're your"
+)
 ENGLISH: Final = Language(
     names={
         "price": ("price", "cost", "fee", "fare", "rate", "budget"),
@@ -142,6 +152,7 @@ ENGLISH: Final = Language(
         r"\b(?:recommend|suggest|show|give|find|list)(?: me)? (\w+)\b",
         r"\btop (\d+)\b",
     ),
+    empty=tuple(_ENGLISH_EMPTY.split()),
 )
 
 CHINESE: Final = Language(
@@ -153,7 +164,7 @@ CHINESE: Final = Language(
         "size": ("尺寸",),
     },
     units={
-        "price": ("元钱", "块钱", "元", "块"),
+        "price": ("元钱", "块钱", "美元", "美金", "欧元", "英镑", "元", "块"),
         "rating": ("分", "颗星", "星"),
         "year": ("年",),
         "duration": ("小时", "分钟"),
@@ -219,6 +230,10 @@ CHINESE: Final = Language(
     yes=("是", "有"),
     no=("否", "无", "没有"),
     counts=(r"(?:推荐|找|来|给我)(\d+|[二两三四五六七八九十])[个家部本首款道条]",),
+    empty=(
+        *"的了着过和与及或是在有就都也很还吗呢吧啊呀嘛哦我你您他她它们这那个些把被给对从到不没想要看找来好请帮",
+        *("什么", "怎么", "谢谢", "请问", "可以", "一个", "推荐", "介绍"),
+    ),
 )
 
 LANGUAGES: Final = (ENGLISH, CHINESE)
@@ -285,3 +300,28 @@ FUNCTION_WORDS: Final = frozenset(
     )
 )
 """Words that are never the value of an attribute."""
+
+
+def _said(value: object) -> Iterator[str]:
+    """All texts in a language's rows, however deep."""
+    if isinstance(value, str):
+        yield from _LATIN_WORD.findall(value)
+    elif isinstance(value, dict | tuple | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _said(part)
+
+
+_LATIN_WORD: Final = re.compile("[a-z]+")
+SPOKEN: Final = frozenset(word for one in LANGUAGES for word in _said(astuple(one)))
+"""Every word of Latin letters that requests are read by: no misspelling."""
+_EMPTY: Final = frozenset(words(lambda one: one.empty))
+_EMPTY_RUN: Final = re.compile(rf"(?:{alternatives(word for word in _EMPTY if word[0] > 'z')})*+")
+_RUN: Final = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+
+
+def tells_nothing(text: str) -> bool:
+    """Whether folded text has nothing but words that say nothing of what is wanted."""
+    return all(
+        run[0] in _EMPTY or _EMPTY_RUN.fullmatch(run[0]) is not None
+        for run in _RUN.finditer(text.replace("’", "'"))
+    )

@@ -5,28 +5,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from reclane.contract import MAX_CONSTRAINTS, MAX_FILTER_VALUES, AnyOf, Constraint, Eq, Range
+from reclane.contract import (
+    MAX_CONSTRAINTS,
+    MAX_FILTER_VALUES,
+    MAX_QUERY_BYTES,
+    AnyOf,
+    Constraint,
+    Eq,
+    Range,
+)
 from reclane_worker.intent.languages import (
-    FUNCTION_WORDS,
     LANGUAGES,
     NUMBER_WORDS,
+    SPOKEN,
     Language,
     words,
 )
-from reclane_worker.intent.lexicon import Lexicon, Span, ending, fold, fold_normalised
+from reclane_worker.intent.lexicon import Lexicon, Span, ending, fold_normalised
 from reclane_worker.intent.numbers import NumberReader, Quantity
 from reclane_worker.intent.schema import Schema, names_of
-from reclane_worker.text import normalise, terms
+from reclane_worker.intent.spelling import Speller
+from reclane_worker.intent.vocabulary import value_entries, wider_values, word_counts
+from reclane_worker.text import has_word, normalise, spoken, terms
 
 READ_CHARS: Final = 1_000  # of a text: more is compared, not read
 TELLING_CHARS: Final = 160  # of a story: it tells what somebody remembers, and may err
-MAX_WIDER: Final = 50  # values that a narrower one stands for: an answer tells them all
 MAX_TITLES: Final = 200_000
 MAX_COUNT: Final = 100
-_COMMON: Final = 0.02  # of items have a word in their text: it is no name
-_COMMONER: Final = 5  # times as many as have it as a value
-_NAMED: Final = frozenset({"category", "features", "mentions"})
 _MARKS: Final = " \"'“”‘’《》「」"
+_LATIN: Final = re.compile(r"[a-z]{4,}")
 _BESIDE: Final = 24  # characters in which a word that changes a value's meaning stands
 
 
@@ -57,7 +64,7 @@ class Reader:
     """Reads queries for one catalog: made once, when that is loaded.
 
     `values` gives the text values of an attribute and how many items have each, `spread` how many
-    items have a term in their text.
+    items have a term in their text, `knows` whether a word is known that no item has.
     """
 
     def __init__(
@@ -66,10 +73,11 @@ class Reader:
         values: Callable[[str], Mapping[str, int]],
         titles: Sequence[str],
         spread: Callable[[str], int] = lambda term: 0,
+        knows: Callable[[str], bool] = lambda word: False,
     ) -> None:
         self._attributes = schema.attributes
-        self._values = Lexicon(_value_entries(schema, values, spread, len(titles)))
-        self._wider = _wider(schema, values, self._values)
+        self._values = Lexicon(value_entries(schema, values, spread, len(titles)))
+        self._wider = wider_values(schema, values, self._values)
         self._numbers = NumberReader(schema)
         self._priced = {n: one for n, one in self._attributes.items() if one.concept == "price"}
         self._yes_no = Lexicon(
@@ -77,16 +85,30 @@ class Reader:
         )
         shown = titles if len(titles) <= MAX_TITLES else ()
         self._titles = Lexicon((title, position) for position, title in enumerate(shown))
+        self._knows = knows
+        self._speller = Speller(
+            word_counts(schema, values, shown), spread, lambda word: word in SPOKEN or knows(word)
+        )
+
+    def knows_any(self, text: str) -> bool:
+        """Whether any word is known that no item has; of a long text its beginning decides."""
+        return any(map(self._knows, terms(text[:READ_CHARS])))
 
     def read(self, query: str) -> Reading:
-        """What a query asks of this catalog. What a story tells is wished for, not demanded."""
-        plain = normalise(query)
+        """What a query asks of this catalog. What a story tells is wished for, not demanded, and so
+        is what is misspelt, or said by symbols."""
+        written = normalise(query)[:MAX_QUERY_BYTES]  # one character may become eighteen
+        plain, slips = self._mended(spoken(written))
         if not self._attributes:
             return Reading(plain)
-        text = fold_normalised(plain[:READ_CHARS])
-        found = [self._value(text, span) for span in self._values.find(text)]
+        reach = _reach(plain)
+        text = fold_normalised(plain[:reach])
+        similar = next(self._similar(text), None)
+        title = [(similar.start, similar.end)] if similar else []  # its words are no wishes
+        spans = (span for span in self._values.find(text) if not _inside(span.start, title))
+        found = [self._value(text, span) for span in spans]
         values = _spread_negations(text, [one for one in found if one])
-        taken = [(one.span.start, one.span.end) for one in values]
+        taken = [*title, *((one.span.start, one.span.end) for one in values)]
         constraints = [
             *self._categories(text, values),
             *self._features(text, values),
@@ -94,15 +116,20 @@ class Reader:
             *self._switches(text, taken),
             *self._prices(text, taken),
         ]
-        if len(text) > TELLING_CHARS:
+        if len(text) > TELLING_CHARS or not has_word(written):
             constraints = [one.model_copy(update={"hard": False}) for one in constraints]
-        similar = next(self._similar(text), None)
+        constraints = [_as_said(one, slips) for one in constraints] if slips else constraints
         return Reading(
-            _without(plain, text, values, similar),
+            _without(plain, reach, text, values, similar),
             tuple(dict.fromkeys(constraints))[:MAX_CONSTRAINTS],
             _count(text),
             similar.found if similar else (),
         )
+
+    def _mended(self, plain: str) -> tuple[str, dict[str, str]]:
+        if len(plain) > TELLING_CHARS:
+            return plain, {}  # in a story one word matters little, and may be a name
+        return self._speller.mended(plain)
 
     def _kind(self, name: str) -> str:
         return self._attributes[name].kind
@@ -195,6 +222,7 @@ class Reader:
     # ---- items to be like
 
     def _similar(self, text: str) -> Iterator[Span[int]]:
+        """Titles, each with the words before it that say so, and its quotes."""
         for said in _SIMILAR.find(text) if self._titles else ():
             at = said.end
             while at < len(text) and text[at] in _MARKS:
@@ -202,43 +230,18 @@ class Reader:
             quoted = text[at - 1] in _MARKS[1:]
             span = self._titles.at(text, at)
             if span and (quoted or len(terms(text[span.start : span.end])) > 1):
-                yield span
+                end = span.end
+                while quoted and end < len(text) and text[end] in _MARKS:
+                    end += 1
+                yield replace(span, start=said.start, end=end)
 
 
-def _value_entries(
-    schema: Schema,
-    values: Callable[[str], Mapping[str, int]],
-    spread: Callable[[str], int],
-    items: int,
-) -> Iterator[tuple[str, tuple[str, str]]]:
-    """What values are called -> attribute and value, but for words that mean nothing here."""
-    for name, one in schema.attributes.items():
-        if one.kind not in _NAMED:
-            continue
-        for value, count in values(name).items():
-            for called in (value, *one.values.get(value, ())):
-                folded = fold(called)
-                said = spread(folded)
-                common = said > _COMMON * items and said > _COMMONER * count
-                if folded not in FUNCTION_WORDS and not common:
-                    yield called, (name, value)
-
-
-def _wider(
-    schema: Schema, values: Callable[[str], Mapping[str, int]], known: Lexicon[tuple[str, str]]
-) -> dict[str, tuple[str, ...]]:
-    """Values of open vocabularies -> values that contain them: who asks for noodles takes beef
-    noodles."""
-    wider: dict[str, list[str]] = {}
-    for name, one in schema.attributes.items():
-        if one.kind != "features" or one.closed:
-            continue
-        for value in values(name):
-            for found in known.inside(fold(value)):
-                for attribute, narrower in found:
-                    if attribute == name and narrower != value:
-                        wider.setdefault(narrower, []).append(value)
-    return {value: tuple(dict.fromkeys(more))[:MAX_WIDER] for value, more in wider.items()}
+def _as_said(constraint: Constraint, slips: Mapping[str, str]) -> Constraint:
+    """A constraint in the request's own words; one of a misspelt word is a wish at most."""
+    said = _LATIN.sub(lambda found: slips.get(found[0], found[0]), constraint.said)
+    if said == constraint.said:
+        return constraint
+    return constraint.model_copy(update={"said": said, "hard": False})
 
 
 def _number_constraint(text: str, one: Quantity) -> Constraint:
@@ -273,7 +276,17 @@ def _spread_negations(text: str, values: list[_Value]) -> list[_Value]:
     return spread
 
 
-def _without(plain: str, text: str, values: Sequence[_Value], similar: Span[int] | None) -> str:
+def _reach(plain: str) -> int:
+    """How much of a text is read: no half words at its end, where words have ends."""
+    if len(plain) <= READ_CHARS:
+        return len(plain)
+    space = plain.rfind(" ", 0, READ_CHARS + 1)
+    return space if space > 0 else READ_CHARS
+
+
+def _without(
+    plain: str, reach: int, text: str, values: Sequence[_Value], similar: Span[int] | None
+) -> str:
     """The text to compare: without what is not wanted, and without the title of a model."""
     cut = [(one.span.start, one.span.end) for one in values if one.negated]
     cut += [(similar.start, similar.end)] if similar else []
@@ -281,7 +294,7 @@ def _without(plain: str, text: str, values: Sequence[_Value], similar: Span[int]
         return plain
     for start, end in sorted(cut, reverse=True):
         text = text[:start] + " " + text[end:]
-    return normalise(text + plain[READ_CHARS:])
+    return normalise(text + plain[reach:])
 
 
 def _joined(text: str, one: _Value, other: _Value, words: frozenset[str]) -> bool:

@@ -1,0 +1,67 @@
+"""What the values of a catalog are called, by whoever asks for them. Pure."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+from reclane_worker.intent.languages import FUNCTION_WORDS
+from reclane_worker.intent.lexicon import Lexicon, fold
+from reclane_worker.intent.schema import Schema
+
+MAX_WIDER: Final = 50  # values that a narrower one stands for: an answer tells them all
+NAMED: Final = frozenset({"category", "features", "mentions"})
+_COMMON: Final = 0.02  # of items have a word in their text: it is no name
+_COMMONER: Final = 5  # times as many as have it as a value
+_LATIN: Final = re.compile(r"[a-z]{4,}")
+
+
+def value_entries(
+    schema: Schema,
+    values: Callable[[str], Mapping[str, int]],
+    spread: Callable[[str], int],
+    items: int,
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What values are called -> attribute and value, but for words that mean nothing here."""
+    for name, one in schema.attributes.items():
+        if one.kind not in NAMED:
+            continue
+        for value, count in values(name).items():
+            for called in (value, *one.values.get(value, ())):
+                folded = fold(called)
+                said = spread(folded)
+                common = said > _COMMON * items and said > _COMMONER * count
+                if folded not in FUNCTION_WORDS and not common:
+                    yield called, (name, value)
+
+
+def wider_values(
+    schema: Schema, values: Callable[[str], Mapping[str, int]], known: Lexicon[tuple[str, str]]
+) -> dict[str, tuple[str, ...]]:
+    """Values of open vocabularies -> values that contain them: who asks for noodles takes beef
+    noodles."""
+    wider: dict[str, list[str]] = {}
+    for name, one in schema.attributes.items():
+        if one.kind != "features" or one.closed:
+            continue
+        for value in values(name):
+            for found in known.inside(fold(value)):
+                for attribute, narrower in found:
+                    if attribute == name and narrower != value:
+                        wider.setdefault(narrower, []).append(value)
+    return {value: tuple(dict.fromkeys(more))[:MAX_WIDER] for value, more in wider.items()}
+
+
+def word_counts(
+    schema: Schema, values: Callable[[str], Mapping[str, int]], titles: Iterable[str]
+) -> Counter[str]:
+    """The words of values and titles that a misspelt one may stand for, and how many items have
+    each."""
+    counts: Counter[str] = Counter()
+    for name, one in schema.attributes.items():
+        for value, count in values(name).items() if one.kind in NAMED else ():
+            for called in (value, *one.values.get(value, ())):
+                counts.update(dict.fromkeys(_LATIN.findall(fold(called)), count))
+    for title in titles:
+        counts.update(set(_LATIN.findall(fold(title))))
+    return counts
