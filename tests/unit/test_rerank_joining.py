@@ -105,7 +105,7 @@ def test_candidates_are_halved_until_there_is_no_order(most: int, found: list[in
 
 @pytest.mark.parametrize(
     ("settings", "kind", "seconds"),
-    [({}, "cpu", 0.2), ({}, "cuda", 0.05), ({}, "mps", 0.2), ({"rerank_ms": 7}, "cuda", 0.007)],
+    [({}, "cpu", 0.5), ({}, "cuda", 0.05), ({}, "mps", 0.5), ({"rerank_ms": 7}, "cuda", 0.007)],
 )
 def test_the_budget_is_the_devices_unless_set(
     settings: dict[str, float], kind: str, seconds: float

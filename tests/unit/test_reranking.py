@@ -1,14 +1,18 @@
 """Reranking in the pipeline, on a small shop with a real, small model that prefers one word."""
 
 import gc
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from reclane.cli import cli
 from reclane.contract import Failure, Recommendation, RecommendRequest, parse_request
 from reclane_worker.ablation import gains
 from reclane_worker.bulk.sent import answer_digest, models_of
@@ -473,3 +477,18 @@ def _answers(pipeline: Pipeline, requests: Any) -> Iterator[dict[str, Any]]:
     for answer in pipeline.recommend(requests):
         assert isinstance(answer, dict)
         yield answer
+
+
+def test_eval_gives_the_reranker_all_the_time_it_needs(
+    shop_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = tmp_path / "requests.jsonl"
+    lines = [{"query": f"{one} today", "relevant": sorted(WIDE)} for one in ("film", "news")]
+    requests.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setenv("RECLANE_RERANKER", str(make_cross_encoder(tmp_path / "cross")))
+    monkeypatch.setenv("RECLANE_RERANK_MS", "0.001")
+    command = ["eval", str(shop_folder), str(requests), "--model", "hash:384", "--ablate", "--json"]
+    done = CliRunner().invoke(cli, command, catch_exceptions=False)
+    told = json.loads(done.stdout)
+    assert told["scores"]["reclane"]["P@5"]["mean"] > told["scores"]["bm25"]["P@5"]["mean"]
+    assert told["gains"]["reranking"]["P@5"]["mean"] > 0

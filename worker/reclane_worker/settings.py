@@ -63,7 +63,7 @@ class WorkerSettings(Settings):
     rerank_candidates: int = Field(default=50, ge=2, le=1_000)
     """The best so many items of a request with a text are looked at again."""
     rerank_ms: float | None = Field(default=None, gt=0, le=600_000)
-    """Predicted time that reranking may add to a batch; default 200 on CPU and 50 on CUDA."""
+    """Predicted time that reranking may add to a batch; default 500 on CPU and 50 on CUDA."""
     rerank_weight: float = Field(default=0.7, gt=0, le=1)
     """Weight of the reranker's score among the candidates; the first score has the rest."""
 

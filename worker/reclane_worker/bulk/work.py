@@ -61,9 +61,7 @@ class Work:
         self._parts = int(fields.get("parts", 0))
         self._bad = int(fields.get("bad", 0))
         self._written = int(fields.get("written", 0))
-        # A release that knew no reranker wrote three of the four.
-        stored = json.loads(fields.get("versions", "[]"))
-        self._versions = {(*one, "")[:4] for one in stored}
+        self._versions = {tuple(one) for one in json.loads(fields.get("versions", "[]"))}
         self._chunks = ledger.chunks(claim)
         self._kept: set[str] = set()  # ids of chunks whose results outlive their time
         self._pending = False
@@ -236,7 +234,7 @@ class Work:
         self._parts += 1
         self._written += len(rows)
         self._versions |= {
-            (v["model"], v["catalog"], v["contract"], v.get("reranker") or "")
+            tuple(v[name] for name in AnswerVersions.model_fields if v.get(name) is not None)
             for v in (row.answer["versions"] for row in rows if row.answer)
         }
         self._save(
@@ -303,8 +301,8 @@ class Work:
         parts = self._ledger.parts(self._claim)
         counts = self._ledger.counters(self._claim)
         versions = tuple(
-            AnswerVersions(model=model, catalog=catalog, contract=contract, reranker=more or None)
-            for model, catalog, contract, more in sorted(self._versions)
+            AnswerVersions(**dict(zip(AnswerVersions.model_fields, one, strict=False)))
+            for one in sorted(self._versions)
         )
         started = int(self._claim.fields["started"]) / 1e3
         self._sink.complete(

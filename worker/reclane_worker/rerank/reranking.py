@@ -8,7 +8,7 @@ predicted from what such pairs have cost.
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, NamedTuple
@@ -60,12 +60,17 @@ class _Cell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """The first `count` candidates of each request, one request after the other, and which of
-    these cells run together."""
+    """The first `count` candidates of each request, one request after the other, the lengths of
+    these pairs, and which of them run together."""
 
     count: int
     cells: list[_Cell]
+    lengths: list[int]
     groups: list[list[int]]
+
+    def padded(self) -> Iterator[int]:
+        """Padded tokens of each group."""
+        return (len(group) * max(self.lengths[i] for i in group) for group in self.groups)
 
 
 class Reranking:
@@ -139,8 +144,7 @@ class Reranking:
         best = None
         for count in steps(self.candidates):
             more = self._chosen(asked, catalog, count)
-            padded = (self._padded([more.cells[i] for i in group]) for group in more.groups)
-            if self._spending.predict_s(padded) > within_s:
+            if self._spending.predict_s(more.padded()) > within_s:
                 break
             best = more
             if all(len(one.candidates) <= count for one in asked):
@@ -151,14 +155,9 @@ class Reranking:
         shown = (position for one in asked for position in one.candidates[:count])
         items = self._items.of(catalog, shown)
         cells = [_Cell(one.tokens, items[at]) for one in asked for at in one.candidates[:count]]
+        lengths = [self._pairing.length(len(cell.request), len(cell.item)) for cell in cells]
         limits = replace(self._limits, max_tokens=self._memory.cap.tokens)
-        return _Chosen(count, cells, plan([self._length(cell) for cell in cells], limits))
-
-    def _length(self, cell: _Cell) -> int:
-        return self._pairing.length(len(cell.request), len(cell.item))
-
-    def _padded(self, cells: Sequence[_Cell]) -> int:
-        return len(cells) * max(map(self._length, cells))
+        return _Chosen(count, cells, lengths, plan(lengths, limits))
 
     def _scores(self, chosen: _Chosen) -> Scores:
         """Of each cell the log-odds that the item answers the request, or why there are none."""

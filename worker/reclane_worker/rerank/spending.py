@@ -9,7 +9,7 @@ from reclane_worker.settings import WorkerSettings
 
 LEAST: Final = 2  # of one candidate there is no order
 TRY_AFTER: Final = 16  # batches in a row that could not afford any
-_BUDGET_MS: Final = {"cpu": 200.0, "cuda": 50.0}
+_BUDGET_MS: Final = {"cpu": 500.0, "cuda": 50.0}
 
 
 def budget_s(settings: WorkerSettings, kind: str) -> float:
