@@ -39,7 +39,7 @@ def texts(count: int = 60) -> list[SourceItem]:
 def told(item: SourceItem, dice: random.Random) -> Case:
     """A request with some words of an item and as many of none."""
     words = dice.sample(item.text.split(), 3) + dice.sample(WORDS, 3)
-    return Case(" ".join(words), frozenset([item.id]))
+    return Case(" ".join(words), frozenset([item.id]), "told")
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def test_words_that_say_nothing_lose_weight(
     """All items have the same words but for one that no request says: vectors alone tell them."""
     items = [SourceItem(f"i{n}", f"title{n}", "same words", {}) for n in range(20)]
     catalog = make_catalog(items)
-    cases = [Case(f"title{n} same words", frozenset([f"i{n}"])) for n in range(20)] * 5
-    blind = Case("same words", frozenset(["i3"]))
+    cases = [Case(f"title{n} same words", frozenset([f"i{n}"]), f"r{n}") for n in range(20)] * 5
+    blind = Case("same words", frozenset(["i3"]), "blind")
     found = learn([*cases, blind], catalog, encoder, settings)
     assert 0 < found.weights.vector < 1
 
@@ -103,7 +103,7 @@ def test_requests_that_the_catalog_cannot_answer_teach_nothing(
     catalog: Catalog, encoder: Encoder, settings: WorkerSettings
 ) -> None:
     with pytest.raises(ItemsInvalid, match="none of 1 requests is answered by an item"):
-        learn([Case("word1", frozenset(["elsewhere"]))], catalog, encoder, settings)
+        learn([Case("word1", frozenset(["elsewhere"]), "r")], catalog, encoder, settings)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from reclane_worker.settings import WorkerSettings
 
 FORMAT: Final = 1
 COUNTED: Final = ("dense_weight", "history_decay")
-"""Settings that change answers."""
+"""Settings that change answers, where they are set."""
 _DIGITS: Final = 6
 
 
@@ -70,7 +70,7 @@ def saved_run(measured: Iterable[Measured], encoder: Encoder, settings: WorkerSe
         reclane=__version__,
         model=encoder.name,
         model_revision=encoder.revision,
-        settings={name: getattr(settings, name) for name in COUNTED},
+        settings=settings.model_dump(include=set(COUNTED), exclude_none=True),
         catalogs={one.name: _catalog(one) for one in measured},
     )
 
