@@ -162,7 +162,7 @@ def test_a_sentence_longer_than_a_passage_is_cut_at_words(short_sighted: Encoder
     assert max(len(passage.split()) for passage in found) == 6
 
 
-def test_a_title_of_half_a_passage_is_left_out_and_so_is_one_that_is_not_encoded(
+def test_a_title_of_more_than_half_a_passage_is_left_out_and_so_is_one_that_is_not_encoded(
     short_sighted: Encoder,
 ) -> None:
     text = "one two three four five six seven"
@@ -174,7 +174,7 @@ def test_a_title_of_half_a_passage_is_left_out_and_so_is_one_that_is_not_encoded
 
 def test_an_item_has_a_bounded_number_of_passages(short_sighted: Encoder, catalog: Catalog) -> None:
     assert catalog.passages
-    assert torch.bincount(catalog.passages.owners).tolist() == [0, 2, passages.MOST]
+    assert torch.bincount(catalog.passages.owners).tolist() == [0, 4, passages.MOST]
     text = "x" * 20_000
     assert len(cut(text, text, short_sighted)) == passages.MOST
 
@@ -299,7 +299,7 @@ def test_info_tells_how_many_passages_there_are(
     upsert(copy, [told("new", "new", "one two three four five six")], short_sighted)
     assert described(copy) == len(catalog.passages) + 1
     shown = CliRunner().invoke(info, [str(copy)], catch_exceptions=False).stdout
-    assert "10 of long items" in shown
+    assert "12 of long items" in shown
     assert described(shop_folder) is None
 
 

@@ -25,7 +25,7 @@ def cut(text: str, heading: str, encoder: Encoder) -> list[str]:
     consecutive, each after the heading, and all that it takes.
 
     A passage ends with a sentence where one ends in its second half; the first begins with the
-    sentence that the model's limit cuts in two. A heading that takes half a passage is left out.
+    sentence that the model's limit cuts in two. A heading of more than half a passage is left out.
     """
     limit = encoder.max_tokens
     if limit is None:
