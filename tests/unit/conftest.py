@@ -1,14 +1,16 @@
 """Fixtures for unit tests: a clean environment, a stand-in encoder, a small shop of items."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from reclane_worker.building import build_catalog
 from reclane_worker.catalog import Catalog, load_catalog
-from reclane_worker.encoder import Encoder, load_encoder
+from reclane_worker.encoder import Encoder, Role, Tokens, load_encoder
+from reclane_worker.hashing import HashEncoder
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings
@@ -34,6 +36,21 @@ def settings() -> WorkerSettings:
 @pytest.fixture(scope="session")
 def encoder(settings: WorkerSettings) -> Encoder:
     return load_encoder(settings)
+
+
+class ShortSighted(HashEncoder):
+    """Reads no more than six words of an item."""
+
+    max_tokens = 6
+
+    def tokenise(self, texts: Sequence[str], role: Role) -> list[Tokens]:
+        whole = super().tokenise(texts, role)
+        return whole if role == "query" else [tokens[: self.max_tokens] for tokens in whole]
+
+
+@pytest.fixture(scope="session")
+def short_sighted() -> Encoder:
+    return ShortSighted(384, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,7 @@ def made_items(draw: st.DrawFn, most: int = 6) -> list[SourceItem]:
         SourceItem(
             one,
             " ".join(draw(st.lists(WORDS, min_size=1, max_size=3))),
-            " ".join(draw(st.lists(WORDS, max_size=4))),
+            " ".join(draw(st.lists(WORDS, max_size=9))),
             draw(ATTRIBUTES),
         )
         for one in ids
@@ -113,12 +113,14 @@ class Counting(HashEncoder):
 def test_any_changes_leave_what_a_build_of_the_same_items_makes(
     built: list[SourceItem],
     changes: list[Any],
-    encoder: Encoder,
+    short_sighted: Encoder,
     answers: Callable[..., list[Any]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """Items and their order are those of a dictionary that went through the same; vectors, word
-    scores, what was understood and every answer are a build's, before and after compaction."""
+    """Items and their order are those of a dictionary that went through the same; vectors, those of
+    passages, word scores, what was understood and every answer are a build's, before and after
+    compaction."""
+    encoder = short_sighted
     folder = tmp_path_factory.mktemp("any")
     changed, fresh = folder / "changed", folder / "fresh"
     build_catalog(built, changed, encoder)
@@ -146,6 +148,10 @@ def assert_same(ours: Catalog, theirs: Catalog, answers: Callable[..., list[Any]
     assert list(ours.lines) == list(theirs.lines)
     assert ours.positions == theirs.positions
     assert torch.equal(ours.vectors, theirs.vectors)
+    assert (ours.passages is None) == (theirs.passages is None)
+    if ours.passages and theirs.passages:
+        assert torch.equal(ours.passages.owners, theirs.passages.owners)
+        assert torch.equal(ours.passages.vectors, theirs.passages.vectors)
     assert torch.equal(ours.lexical.scores(QUERIES), theirs.lexical.scores(QUERIES))
     assert answers(ours) == answers(theirs)
 

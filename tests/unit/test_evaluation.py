@@ -175,7 +175,7 @@ def test_a_saved_run_holds_every_requests_values_and_no_texts(
     assert catalog.requests == ("q-heist", "q-horror", "q-wrong", "q-space")
     assert catalog.values["reclane"]["Success@1"][:3] == (1.0, 1.0, 0.0)
     assert catalog.values.keys() == {"reclane", "bm25", "popularity"}
-    assert (found.model, found.settings["dense_weight"]) == ("hash:384", 0.6)
+    assert (found.model, found.settings.get("dense_weight")) == ("hash:384", None)
 
 
 def test_a_run_equals_itself(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -194,8 +194,8 @@ def test_what_differs_is_named_and_a_fall_beyond_the_tolerance_ends_with_1(
     monkeypatch.setenv("RECLANE_DENSE_WEIGHT", "0.5")
     done = run(*files, "--against", path)
     assert done.exit_code == 0
-    assert "dense_weight: 0.6 -> 0.5" in done.output
-    assert re.search(r"eval: version \w+ -> \w+ \(items, lexical, vectors, vocabulary differ\)",
+    assert "dense_weight: not set -> 0.5" in done.output
+    assert re.search(r"eval: version \w+ -> \w+ \(items, lexical, lookup, vectors, vocabulary differ\)",
                      done.output)  # fmt: skip
     fell = run(*files, "--against", path, "--tolerance", "0.02")
     assert fell.exit_code == 1
@@ -307,7 +307,7 @@ def test_the_page_shows_what_fell(files: tuple[Path, Path], tmp_path: Path) -> N
     assert run(*files, "--against", path, "--html", tmp_path / "p.html").exit_code == 0
     said = " ".join(Page((tmp_path / "p.html").read_text("utf-8")).said.split())
     assert "Requests that fell most" in said
-    assert re.search(r"items, lexical, vectors, vocabulary differ", said)
+    assert re.search(r"items, lexical, lookup, vectors, vocabulary differ", said)
     assert re.search(r"NDCG@10 0\.\d+ \(before 1\.000\)", said)
 
 

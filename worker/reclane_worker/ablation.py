@@ -1,7 +1,7 @@
 """What each part of the pipeline gains: the same requests, answered without it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from reclane.contract import RecommendRequest, Understood
@@ -19,11 +19,13 @@ Values = dict[str, list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """A part, and how to do without it: other settings, other requests, or no reranker."""
+    """A part, and how to do without it: other settings, other requests, another catalog, or no
+    reranker."""
 
     part: str
     settings: dict[str, float]
     request: Callable[[RecommendRequest], RecommendRequest] = lambda request: request
+    catalog: Callable[[Catalog], Catalog] = lambda catalog: catalog
     reranked: bool = True
 
 
@@ -31,11 +33,16 @@ def _unread(request: RecommendRequest) -> RecommendRequest:
     return request.model_copy(update={"intent": Understood()})
 
 
+def _without_passages(catalog: Catalog) -> Catalog:
+    return replace(catalog, passages=None)
+
+
 ABLATIONS: Final = (
     Ablation("reading the request", {}, _unread),
     Ablation("word scores", {"dense_weight": 1.0}),
     Ablation("vectors", {"dense_weight": 0.0}),
 )
+PASSAGES: Final = Ablation("passages", {}, catalog=_without_passages)
 RERANKING: Final = Ablation("reranking", {}, reranked=False)
 
 
@@ -50,10 +57,11 @@ def gains(
 ) -> dict[str, dict[str, Gain]]:
     """Of each part, what the `whole` has over the pipeline without it, by measure."""
     found = {}
-    for one in (*ABLATIONS, RERANKING) if reranker else ABLATIONS:
+    further = [PASSAGES] if catalog.passages else []
+    for one in (*ABLATIONS, *further, *([RERANKING] if reranker else [])):
         fewer = settings.model_copy(update=one.settings)
         left = reranker if one.reranked else None
-        pipeline = Pipeline(encoder, {catalog.name: catalog}, fewer, left)
+        pipeline = Pipeline(encoder, {catalog.name: one.catalog(catalog)}, fewer, left)
         values = measured(pipeline, [one.request(request) for request in requests])
         found[one.part] = {name: gain(whole[name], values[name]) for name in SHOWN}
     return found

@@ -8,34 +8,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import IO, Final
+from typing import Final
 
-import numpy as np
-import torch
 from pydantic_core import to_json
 from safetensors.numpy import save_file
 
 from reclane.errors import CatalogError
 from reclane_worker import disk
 from reclane_worker import manifest as layout
-from reclane_worker.batching import Limits, plan
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.lexical import LexicalBuilder, arrays_of
 from reclane_worker.intent.schema import Aliases, Schema, SchemaBuilder
 from reclane_worker.lookup import write_lookup
+from reclane_worker.passages import heading
 from reclane_worker.reading import SourceItem
 from reclane_worker.text import normalise
+from reclane_worker.vectors import CHUNK, Encoded, Progress, Text, VectorsFile, encode_items
 from reclane_worker.weights import Learnt
 
-CHUNK: Final = 2_048  # items encoded together, sorted by length; bounds memory
-LIMITS: Final = Limits(max_tokens=4_096, max_requests=CHUNK, overhead_tokens=256)
 MAX_TEXT_CHARS: Final = 20_000
 
-Progress = Callable[[int], None]
 Learn = Callable[[Path], None]  # adds an optional file to the folder
-Vectors = Callable[[IO[bytes], int, list[str]], Iterator[int]]
-"""Writes the vectors of some items in a row, float32, given the position of the first and their
-texts; yields how many were written."""
+Vectors = Callable[[int, list[Text], Progress], Encoded]
+"""Vectors of some items in a row, given the position of the first and their texts; may tell how
+many there are, those before included."""
 
 
 def build_catalog(
@@ -130,20 +126,17 @@ def write_parts(
     lexical = LexicalBuilder()
     ids: list[str] = []
     starts = array("q")
-    raw = folder / "vectors.raw"
-    done = 0
-    with (folder / layout.ITEMS).open("wb") as lines, raw.open("wb") as written:
+    with (folder / layout.ITEMS).open("wb") as lines, VectorsFile(folder, dim) as written:
         for chunk in _chunks(items):
-            texts = [indexed_text(item, fields) for item in chunk]
-            for item, text in zip(chunk, texts, strict=True):
+            first = len(ids)
+            texts = [(heading(one.title, fields), indexed_text(one, fields)) for one in chunk]
+            for item, (_, text) in zip(chunk, texts, strict=True):
                 ids.append(item.id)
                 starts.append(lines.tell())
                 lines.write(line_of(item) + b"\n")
                 lexical.add(text)
-            for part in vectors(written, len(ids) - len(chunk), texts):
-                done += part
-                progress(done)
-    _store_vectors(raw, folder, len(ids), dim)
+            written.add(vectors(first, texts, progress))
+        written.store()
     postings = lexical.build()
     save_file(arrays_of(postings), folder / layout.LEXICAL)
     vocabulary = json.dumps(list(postings.vocabulary), ensure_ascii=False)
@@ -159,7 +152,11 @@ def write_schema(folder: Path, schema: Schema) -> None:
 
 def encoded(encoder: Encoder) -> Vectors:
     """Vectors that the model makes of the texts."""
-    return lambda out, first, texts: encode_into(out, texts, encoder)
+
+    def made(first: int, texts: list[Text], progress: Progress) -> Encoded:
+        return encode_items(texts, encoder, lambda done: progress(first + done))
+
+    return made
 
 
 def _chunks(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
@@ -177,33 +174,6 @@ def line_of(item: SourceItem) -> bytes:
         "attributes": item.attributes,
     }
     return to_json(row)
-
-
-def encode_into(out: IO[bytes], texts: list[str], encoder: Encoder) -> Iterator[int]:
-    """Write a chunk's vectors, float32, in the order of its texts; yields how many were encoded.
-
-    Raises:
-        CatalogError: the model gives vectors that are not numbers.
-    """
-    tokens = encoder.tokenise([text or " " for text in texts], "document")
-    vectors = np.empty((len(texts), encoder.dim), dtype=np.float32)  # (chunk, dim)
-    for group in plan([len(ids) for ids in tokens], LIMITS):
-        encoded = encoder.encode([tokens[i] for i in group], "document")
-        if not bool(torch.isfinite(encoded).all()):
-            raise CatalogError(
-                f"{encoder.name} gave vectors that are not numbers; use another model"
-            )
-        vectors[group] = encoded.cpu().numpy()
-        yield len(group)
-    out.write(vectors.tobytes())
-
-
-def _store_vectors(raw: Path, folder: Path, count: int, dim: int) -> None:
-    shape = (count, dim)
-    empty = np.zeros(shape, dtype=np.float32)
-    mapped = np.memmap(raw, dtype=np.float32, mode="r", shape=shape) if count else empty
-    save_file({"vectors": mapped}, folder / layout.VECTORS)
-    raw.unlink()
 
 
 def write_learnt(folder: Path, learnt: Learnt) -> None:

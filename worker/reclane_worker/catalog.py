@@ -21,6 +21,7 @@ from reclane_worker.layers import Whole, read_items, reading
 from reclane_worker.manifest import Manifest, path_in, read_manifest, verify
 from reclane_worker.taste import signals
 from reclane_worker.taste.likeness import Likeness
+from reclane_worker.vectors import Passages
 from reclane_worker.weights import USUAL, Floats, Weights, read_learnt
 
 
@@ -28,6 +29,7 @@ from reclane_worker.weights import USUAL, Floats, Weights, read_learnt
 class Catalog:
     """Items, their vectors (items, dim) float32 on the device and the mean of these (dim,), lexical
     index and attributes, what reads requests for them, and what is known of tastes, if anything.
+    `passages` are those of items that say more than their vector can hold, None where none does.
     `encoded` names the fields that vectors and index were made of; `demand` (items,) 0 to 1 is what
     the requests that it learnt from asked for; `likeness` is by attributes.
     """
@@ -48,6 +50,7 @@ class Catalog:
     weights: Weights = USUAL
     demand: Floats | None = None
     likeness: Likeness | None = None
+    passages: Passages | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -116,6 +119,7 @@ def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Cata
         weights=learnt.weights if learnt else USUAL,
         demand=learnt.demand(positions) if learnt else None,
         likeness=Likeness.of(attributes, schema, device),
+        passages=items.passages.to(device) if len(items.passages) else None,
     )
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import torch
 from safetensors.torch import save_file
@@ -19,7 +18,6 @@ from reclane.errors import ItemsInvalid
 from reclane_worker import disk
 from reclane_worker import manifest as layout
 from reclane_worker.building import (
-    Progress,
     encoded,
     line_of,
     write_learnt,
@@ -33,6 +31,7 @@ from reclane_worker.lookup import Lookup
 from reclane_worker.manifest import Manifest, path_in, read_manifest, verify
 from reclane_worker.reading import SourceItem
 from reclane_worker.taste import signals
+from reclane_worker.vectors import Encoded, Progress, Text
 from reclane_worker.versions import clean, install, next_name
 from reclane_worker.weights import read_learnt
 
@@ -125,8 +124,8 @@ def delete(folder: Path, ids: Iterable[str]) -> Change:
         return Change(manifest, Tally(removed=len(found), absent=len(wanted) - len(found)))
 
 
-def _none(out: IO[bytes], first: int, texts: list[str]) -> Iterator[int]:
-    return iter(())
+def _none(first: int, texts: list[Text], progress: Progress) -> Encoded:
+    raise AssertionError("no items, no vectors")
 
 
 def compact(folder: Path) -> Manifest:
@@ -154,9 +153,9 @@ def _compacted(folder: Path, manifest: Manifest) -> Manifest:
         taste = read_taste(folder, manifest, items, torch.device("cpu"))
         learnt = read_learnt(folder, manifest)
 
-    def copied(out: IO[bytes], first: int, texts: list[str]) -> Iterator[int]:
-        out.write(items.vectors[first : first + len(texts)].numpy().tobytes())
-        yield len(texts)
+    def copied(first: int, texts: list[Text], progress: Progress) -> Encoded:
+        end = first + len(texts)
+        return Encoded(items.vectors[first:end], items.passages.between(first, end))
 
     with disk.scratch(folder) as new:
         write_parts(map(_item, items.rows), new, manifest.fields, copied, manifest.dim)

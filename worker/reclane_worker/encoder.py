@@ -45,6 +45,11 @@ class Encoder(Protocol):
     dim: int
     device: torch.device
 
+    @property
+    def max_tokens(self) -> int | None:
+        """Most tokens that `tokenise` gives of a text; None where it gives all."""
+        ...
+
     def tokenise(self, texts: Sequence[str], role: Role) -> list[Tokens]:
         """Token ids of each text, truncated to what the model takes, prompt included."""
         ...

@@ -12,6 +12,8 @@ from reclane_worker.text import normalise, terms
 class HashEncoder:
     """Signed feature hashing of lexical terms (Weinberger et al. 2009), L2-normalised."""
 
+    max_tokens: int | None = None
+
     def __init__(self, dim: int, device: torch.device) -> None:
         self.name = f"hash:{dim}"
         self.revision = "1"

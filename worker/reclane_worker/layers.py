@@ -20,19 +20,23 @@ from safetensors.torch import load_file
 
 from reclane.errors import CatalogDamaged
 from reclane_worker import manifest as layout
+from reclane_worker import vectors
 from reclane_worker.index.lexical import Ints, Postings, joined, restore
 from reclane_worker.manifest import Manifest
+from reclane_worker.vectors import Passages
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Items:
-    """Items by position: their lines, these as JSON, vectors (items, dim) float32, and postings."""
+    """Items by position: their lines, these as JSON, vectors (items, dim) float32, those of
+    passages, and postings."""
 
     lines: Sequence[bytes]
     rows: Sequence[Row]
     vectors: torch.Tensor
+    passages: Passages
     postings: Postings
 
 
@@ -87,15 +91,14 @@ def _read(folder: Path, dim: int) -> Items:
     rows = [from_json(line) for line in lines]
     if not all(map(_is_item, rows)):
         raise _no_items(folder)
-    vectors = load_file(folder / layout.VECTORS)["vectors"]
-    fits = vectors.shape == (len(rows), dim) and vectors.dtype == torch.float32
-    if not fits or not vectors.isfinite().all():
+    encoded = vectors.restore(load_file(folder / layout.VECTORS), len(rows), dim)
+    if encoded is None:
         raise _unfit(folder / layout.VECTORS)
     vocabulary = json.loads((folder / layout.VOCABULARY).read_text("utf-8"))
     postings = restore(vocabulary, load_arrays(folder / layout.LEXICAL))
     if not postings.is_sound() or len(postings.lengths) != len(rows):
         raise _unfit(folder / layout.LEXICAL)
-    return Items(lines, rows, vectors, postings)
+    return Items(lines, rows, encoded.vectors, encoded.passages, postings)
 
 
 def _no_items(folder: Path) -> CatalogDamaged:
@@ -115,7 +118,7 @@ def _together(parts: Sequence[Items], removed: Sequence[Sequence[str]]) -> Whole
     first = parts[0]
     base = [row["id"] for row in first.rows]
     if len(parts) == 1:
-        return Whole(first.lines, first.rows, first.vectors, first.postings, base)
+        return Whole(first.lines, first.rows, first.vectors, first.passages, first.postings, base)
     taken: dict[str, int] = {}  # id -> its row, as if all layers were one below the other
     rows: list[Row] = []
     lines: list[bytes] = []
@@ -126,11 +129,15 @@ def _together(parts: Sequence[Items], removed: Sequence[Sequence[str]]) -> Whole
         rows += part.rows
         lines += part.lines
     chosen = list(taken.values())
+    places = _places(parts, chosen)
     return Whole(
         [lines[row] for row in chosen],
         [rows[row] for row in chosen],
         torch.cat([part.vectors for part in parts])[chosen],
-        joined([part.postings for part in parts], _places(parts, chosen), len(chosen)),
+        vectors.joined(
+            [part.passages for part in parts], [torch.from_numpy(one).long() for one in places]
+        ),
+        joined([part.postings for part in parts], places, len(chosen)),
         base,
     )
 

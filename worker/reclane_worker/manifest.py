@@ -21,6 +21,8 @@ VERSIONS: Final = "versions"  # a folder with the manifests of versions before, 
 
 ITEMS: Final = "items.jsonl"
 VECTORS: Final = "vectors.safetensors"
+PASSAGES: Final = "passages"  # in VECTORS, only where an item is long: vectors, and
+OWNERS: Final = "owners"  # the row of the item that each is of
 LEXICAL: Final = "lexical.safetensors"
 VOCABULARY: Final = "vocabulary.json"
 LOOKUP: Final = "lookup.safetensors"

@@ -52,6 +52,7 @@ class MultilingualEncoder:
     name = NAME
     pooling = "sum / sqrt(tokens)"
     dim = 512
+    max_tokens = MAX_TOKENS
 
     def __init__(self, device: torch.device) -> None:
         folder = _resources()

@@ -157,7 +157,7 @@ def _bonus(one: Prepared, wishes: Bonus | None, catalog: Catalog) -> Bonus | Non
 
 def signs(batch: Sequence[Prepared], catalog: Catalog, intent: torch.Tensor, soft: float) -> Signs:
     """What speaks for each item; to meet a soft constraint is worth `soft`."""
-    dense = _dense(intent, catalog)
+    dense = _dense(batch, catalog, intent)
     alone = [{} if one.text else one.history for one in batch]  # where nothing is said beside it
     if catalog.likeness is not None:
         catalog.likeness.add(dense, alone)
@@ -167,8 +167,21 @@ def signs(batch: Sequence[Prepared], catalog: Catalog, intent: torch.Tensor, sof
     return Signs(dense, lexical, matched, _fits(batch, catalog, soft))
 
 
-def _dense(intent: torch.Tensor, catalog: Catalog) -> torch.Tensor:
-    return intent @ catalog.vectors.T  # (batch, items)
+def _dense(batch: Sequence[Prepared], catalog: Catalog, intent: torch.Tensor) -> torch.Tensor:
+    """Cosines, (batch, items): of a request that says something, the best over an item's own
+    vector and its passages. A history is a taste, and an item's own vector tells what it is."""
+    dense = intent @ catalog.vectors.T
+    silent = [row for row, one in enumerate(batch) if not one.text]
+    if catalog.passages is None or len(silent) == len(batch):
+        return dense
+    step = max(1, MAX_CELLS // len(batch))
+    for start in range(0, len(catalog.passages), step):
+        part = slice(start, start + step)
+        further = intent @ catalog.passages.vectors[part].T
+        further[silent] = -torch.inf
+        owners = catalog.passages.owners[part].expand(len(batch), -1)
+        dense.scatter_reduce_(1, owners, further, "amax")
+    return dense
 
 
 def _lexical(batch: Sequence[Prepared], catalog: Catalog) -> tuple[torch.Tensor | None, list[bool]]:

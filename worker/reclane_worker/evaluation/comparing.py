@@ -124,11 +124,14 @@ def _catalog_differences(name: str, now: SavedCatalog, before: SavedCatalog) -> 
     yield from _differing(f"{name}: fields", ",".join(now.fields), ",".join(before.fields))
 
 
+_UNSET: Final = "not set"
+
+
 def _differing_rows(
     name: str, now: Mapping[str, object], before: Mapping[str, object]
 ) -> Iterator[str]:
     for key in dict.fromkeys((*before, *now)):
-        yield from _differing(name + key, now.get(key), before.get(key))
+        yield from _differing(name + key, now.get(key, _UNSET), before.get(key, _UNSET))
 
 
 def _differing(name: str, now: object, before: object) -> Iterator[str]:

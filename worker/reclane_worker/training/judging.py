@@ -1,21 +1,20 @@
 """Whether a trained model beats the one before, on requests answered as they are served."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import torch
 
-from reclane_worker.building import CHUNK, encode_into
 from reclane_worker.cases import Case, rankings
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder
 from reclane_worker.item_texts import ItemTexts
 from reclane_worker.metrics import Gain, gain, per_request
+from reclane_worker.passages import heading
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.settings import WorkerSettings
+from reclane_worker.vectors import CHUNK, encode_items, in_a_row
 
 SHOWN: Final = ("R@1", "R@10", "Success@10", "RR", "NDCG@10")
 DECIDES: Final = "NDCG@10"
@@ -74,10 +73,11 @@ def encoded_by(encoder: Encoder, catalog: Catalog, items: ItemTexts) -> Catalog:
     Raises:
         CatalogError: the model gives vectors that are not numbers.
     """
-    vectors = io.BytesIO()
+    parts = []
     for start in range(0, len(items), CHUNK):
-        texts = [items[place] for place in range(start, min(start + CHUNK, len(items)))]
-        for _ in encode_into(vectors, texts, encoder):
-            pass
-    found = np.frombuffer(vectors.getbuffer(), dtype=np.float32).reshape(len(items), encoder.dim)
-    return replace(catalog, vectors=torch.from_numpy(found).to(encoder.device))
+        places = range(start, min(start + CHUNK, len(items)))
+        texts = [(heading(catalog.titles[at], catalog.encoded), items[at]) for at in places]
+        parts.append(encode_items(texts, encoder, lambda _: None))
+    whole = in_a_row(parts, encoder.dim)
+    further = whole.passages.to(encoder.device) if len(whole.passages) else None
+    return replace(catalog, vectors=whole.vectors.to(encoder.device), passages=further)
