@@ -195,8 +195,8 @@ def test_what_differs_is_named_and_a_fall_beyond_the_tolerance_ends_with_1(
     done = run(*files, "--against", path)
     assert done.exit_code == 0
     assert "dense_weight: not set -> 0.5" in done.output
-    assert re.search(r"eval: version \w+ -> \w+ \(items, lexical, lookup, vectors, vocabulary differ\)",
-                     done.output)  # fmt: skip
+    differ = "items, lexical, lookup, vectors, vocabulary differ"
+    assert re.search(rf"eval: version \w+ -> \w+ \({differ}\)", done.output)
     fell = run(*files, "--against", path, "--tolerance", "0.02")
     assert fell.exit_code == 1
     assert isinstance(fell.exception, QualityFell)
