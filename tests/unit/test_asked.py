@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,15 @@ from reclane.cli import cli
 from reclane.contract import RecommendRequest
 from reclane.errors import CatalogDamaged, ItemsInvalid
 from reclane_worker import manifest as layout
+from reclane_worker.ablation import Values, gains
 from reclane_worker.asked import add_learnt, learn
 from reclane_worker.building import build_catalog
-from reclane_worker.cases import Case
+from reclane_worker.cases import Case, rankings
 from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.changing import compact, delete, upsert
 from reclane_worker.encoder import Encoder
 from reclane_worker.manifest import read_manifest
+from reclane_worker.metrics import per_request
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings
@@ -163,6 +165,30 @@ def test_a_setting_passes_over_the_share_that_was_learnt(
 
     assert scores() == scores(dense_weight=catalog.weights.vector)
     assert scores() != scores(dense_weight=0.0)
+
+
+def test_an_ablation_tells_what_requests_taught(
+    taught: Path, items: list[SourceItem], encoder: Encoder, settings: WorkerSettings
+) -> None:
+    catalog = load_catalog("taught", taught, encoder)
+    cases = [Case("unheard of", frozenset(["i05"]), "r"), told(items[30], random.Random(3))]
+    relevant = [case.relevant for case in cases]
+
+    def measured(pipeline: Pipeline, requests: Sequence[RecommendRequest]) -> Values:
+        return per_request(list(rankings(pipeline, requests)), relevant)
+
+    requests = [case.request for case in cases]
+    whole = measured(Pipeline(encoder, {catalog.name: catalog}, settings), requests)
+    found = gains(whole, encoder, catalog, settings, requests, measured)
+    assert found["what requests taught"]["P@5"].mean > 0
+    assert set(found) == {
+        "reading the request",
+        "mending misspelt words",
+        "word scores",
+        "stems, and weight of rare words",
+        "vectors",
+        "what requests taught",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 """What each part of the pipeline gains: the same requests, answered without it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from reclane.contract import RecommendRequest, Understood
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder
+from reclane_worker.item_texts import plain_index
 from reclane_worker.metrics import Gain, gain
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.rerank.models import Reranker
 from reclane_worker.settings import WorkerSettings
+from reclane_worker.weights import USUAL
 
 SHOWN: Final = ("P@5", "Success@5", "R@10", "NDCG@10")
 Values = dict[str, list[float]]
@@ -19,13 +21,14 @@ Values = dict[str, list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """A part, and how to do without it: other settings, other requests, another catalog, or no
-    reranker."""
+    """A part, whether a catalog has it, and how to do without it: other settings, other requests,
+    another catalog, or no reranker."""
 
     part: str
-    settings: dict[str, float]
+    settings: dict[str, float] = field(default_factory=dict)
     request: Callable[[RecommendRequest], RecommendRequest] = lambda request: request
     catalog: Callable[[Catalog], Catalog] = lambda catalog: catalog
+    there: Callable[[Catalog], bool] = lambda catalog: True
     reranked: bool = True
 
 
@@ -37,13 +40,28 @@ def _without_passages(catalog: Catalog) -> Catalog:
     return replace(catalog, passages=None)
 
 
+def _by_the_book(catalog: Catalog) -> Catalog:
+    return replace(catalog, lexical=plain_index(catalog).to(catalog.vectors.device))
+
+
+def _unmended(catalog: Catalog) -> Catalog:
+    return replace(catalog, reader=catalog.reader.unmending())
+
+
+def _untaught(catalog: Catalog) -> Catalog:
+    return replace(catalog, weights=USUAL, demand=None)
+
+
 ABLATIONS: Final = (
-    Ablation("reading the request", {}, _unread),
+    Ablation("reading the request", request=_unread),
+    Ablation("mending misspelt words", catalog=_unmended),
     Ablation("word scores", {"dense_weight": 1.0}),
+    Ablation("stems, and weight of rare words", catalog=_by_the_book),
     Ablation("vectors", {"dense_weight": 0.0}),
+    Ablation("passages", catalog=_without_passages, there=lambda one: one.passages is not None),
+    Ablation("what requests taught", catalog=_untaught, there=lambda one: one.demand is not None),
 )
-PASSAGES: Final = Ablation("passages", {}, catalog=_without_passages)
-RERANKING: Final = Ablation("reranking", {}, reranked=False)
+RERANKING: Final = Ablation("reranking", reranked=False)
 
 
 def gains(
@@ -57,8 +75,8 @@ def gains(
 ) -> dict[str, dict[str, Gain]]:
     """Of each part, what the `whole` has over the pipeline without it, by measure."""
     found = {}
-    further = [PASSAGES] if catalog.passages else []
-    for one in (*ABLATIONS, *further, *([RERANKING] if reranker else [])):
+    parts = [one for one in ABLATIONS if one.there(catalog)]
+    for one in (*parts, RERANKING) if reranker else parts:
         fewer = settings.model_copy(update=one.settings)
         left = reranker if one.reranked else None
         pipeline = Pipeline(encoder, {catalog.name: one.catalog(catalog)}, fewer, left)

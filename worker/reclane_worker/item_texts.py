@@ -4,7 +4,9 @@ from pydantic_core import from_json
 
 from reclane_worker.building import indexed_text
 from reclane_worker.catalog import Catalog
+from reclane_worker.index.lexical import LexicalBuilder, LexicalIndex
 from reclane_worker.reading import SourceItem
+from reclane_worker.text import terms
 
 
 class ItemTexts:
@@ -22,3 +24,11 @@ class ItemTexts:
 
     def __len__(self) -> int:
         return len(self._lines)
+
+
+def plain_index(catalog: Catalog) -> LexicalIndex:
+    """BM25 by the book over what is indexed of the items, on the host: whole words."""
+    builder, texts = LexicalBuilder(terms), ItemTexts(catalog)
+    for position in range(len(texts)):
+        builder.add(texts[position])
+    return builder.build().index(terms, plain=True)

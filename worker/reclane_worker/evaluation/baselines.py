@@ -8,11 +8,10 @@ import numpy.typing as npt
 
 from reclane_worker.cases import DEPTH, Case
 from reclane_worker.catalog import Catalog
-from reclane_worker.index.lexical import LexicalBuilder
-from reclane_worker.item_texts import ItemTexts
+from reclane_worker.item_texts import plain_index
 from reclane_worker.metrics import rank_ids
 from reclane_worker.taste.interactions import Interactions
-from reclane_worker.text import normalise, terms
+from reclane_worker.text import normalise
 
 LIKES: Final = "likes in the interactions"
 ANSWERS: Final = "how often an item answers the other requests"
@@ -23,10 +22,7 @@ Counts = npt.NDArray[np.float64]
 def by_words(catalog: Catalog, cases: Sequence[Case]) -> Iterator[list[str]]:
     """Robertson's BM25 (k1 1.2, b 0.75) over the whole query, unread: whole words and character
     bigrams, without stems, of what is indexed of the items."""
-    builder, texts = LexicalBuilder(terms), ItemTexts(catalog)
-    for position in range(len(texts)):
-        builder.add(texts[position])
-    index = builder.build().index(terms, plain=True)
+    index = plain_index(catalog)
     for case in cases:
         scores = index.scores([normalise(case.request.query or "")])[0]
         yield rank_ids(scores.numpy(), catalog.ids, DEPTH)

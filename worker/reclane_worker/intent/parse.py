@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -86,7 +87,7 @@ class Reader:
         shown = titles if len(titles) <= MAX_TITLES else ()
         self._titles = Lexicon((title, position) for position, title in enumerate(shown))
         self._knows = knows
-        self._speller = Speller(
+        self._speller: Speller | None = Speller(
             word_counts(schema, values, shown), spread, lambda word: word in SPOKEN or knows(word)
         )
 
@@ -126,8 +127,14 @@ class Reader:
             similar.found if similar else (),
         )
 
+    def unmending(self) -> "Reader":
+        """One that takes every word as it is written."""
+        reader = copy(self)
+        reader._speller = None
+        return reader
+
     def _mended(self, plain: str) -> tuple[str, dict[str, str]]:
-        if len(plain) > TELLING_CHARS:
+        if self._speller is None or len(plain) > TELLING_CHARS:
             return plain, {}  # in a story one word matters little, and may be a name
         return self._speller.mended(plain)
 
