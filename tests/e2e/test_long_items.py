@@ -19,8 +19,12 @@ from reclane_worker.settings import WorkerSettings
 BEGINNING = (
     "The accountant reads another report and signs it. Then he has a coffee at his desk. " * 25
 )
+END = (
+    "On the last day a whale is stranded on the beach. Fishermen pour water over the whale, "
+    "children sing to it, and at high tide it swims away. "
+) * 3
 ITEMS = [
-    SourceItem("office", "The Office Year", BEGINNING + "A whale is stranded on the beach.", {}),
+    SourceItem("office", "The Office Year", BEGINNING + END, {}),
     SourceItem("fish", "Cooking Fish", "Recipes for cod, herring and salmon.", {}),
     SourceItem("sand", "By the Sea", "Children swim and find shells on the beach.", {}),
     SourceItem("ledger", "The Ledger", "A clerk finds a mistake in the books of a bank.", {}),
@@ -28,7 +32,7 @@ ITEMS = [
 
 
 @pytest.mark.parametrize("model", [MODEL, multilingual.NAME])
-def test_a_sentence_beyond_the_models_limit_is_found(model: str, tmp_path: Path) -> None:
+def test_what_comes_after_the_models_limit_is_found(model: str, tmp_path: Path) -> None:
     encoder = load_encoder(WorkerSettings.load(model=model))
     build_catalog(ITEMS, tmp_path / "long", encoder)
     catalog = load_catalog("long", tmp_path / "long", encoder)

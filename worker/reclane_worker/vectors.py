@@ -56,42 +56,51 @@ class Encoded:
 
 
 def encode_items(items: Sequence[Text], encoder: Encoder, progress: Progress) -> Encoded:
-    """Vectors of the items of a chunk, on the CPU; `progress` hears how many have theirs.
+    """Vectors of the items of a chunk, on the CPU. `progress` hears how many items' worth is done.
 
     Raises:
         CatalogError: the model gives vectors that are not numbers.
     """
     tokens = encoder.tokenise([text or " " for _, text in items], "document")
-    vectors = _encode(tokens, encoder, progress)
+    further, owners = _further(items, tokens, encoder)
+    whole, done = len(items) + len(further), 0
+
+    def encode(some: Sequence[Tokens]) -> torch.Tensor:
+        """Vectors (texts, dim), float32, in the order of their texts."""
+        nonlocal done
+        vectors = torch.empty(len(some), encoder.dim)
+        for group in plan([len(ids) for ids in some], LIMITS):
+            vectors[group] = _finite(encoder.encode([some[i] for i in group], "document"), encoder)
+            done += len(group)
+            progress(done * len(items) // whole)
+        return vectors
+
+    own, parts = encode(tokens), [torch.empty(0, encoder.dim)]
+    for start in range(0, len(further), CHUNK):  # as many tokens at once as of items, no more
+        parts.append(encode(encoder.tokenise(further[start : start + CHUNK], "document")))
+    return Encoded(own, Passages(torch.cat(parts), owners))
+
+
+def _further(
+    items: Sequence[Text], tokens: Sequence[Tokens], encoder: Encoder
+) -> tuple[list[str], torch.Tensor]:
+    """The further passages of those whose tokens are as many as the model takes, and whose each
+    is, (passages,) int64."""
     limit = encoder.max_tokens
-    further: list[str] = []
+    texts: list[str] = []
     owners: list[int] = []
     for row, (heading, text) in enumerate(items):
         if limit is not None and len(tokens[row]) >= limit:
             found = cut(text, heading, encoder)
-            further += found
+            texts += found
             owners += [row] * len(found)
-    parts = [torch.empty(0, encoder.dim)]
-    for start in range(0, len(further), CHUNK):  # one by one: their tokens take most memory
-        part = encoder.tokenise(further[start : start + CHUNK], "document")
-        parts.append(_encode(part, encoder, lambda _: None))
-    return Encoded(vectors, Passages(torch.cat(parts), torch.tensor(owners, dtype=torch.int64)))
+    return texts, torch.tensor(owners, dtype=torch.int64)
 
 
-def _encode(tokens: Sequence[Tokens], encoder: Encoder, progress: Progress) -> torch.Tensor:
-    """Vectors (texts, dim), float32, in the order of their texts."""
-    vectors = torch.empty(len(tokens), encoder.dim)
-    done = 0
-    for group in plan([len(ids) for ids in tokens], LIMITS):
-        encoded = encoder.encode([tokens[i] for i in group], "document")
-        if not bool(torch.isfinite(encoded).all()):
-            raise CatalogError(
-                f"{encoder.name} gave vectors that are not numbers; use another model"
-            )
-        vectors[group] = encoded.cpu()
-        done += len(group)
-        progress(done)
-    return vectors
+def _finite(vectors: torch.Tensor, encoder: Encoder) -> torch.Tensor:
+    if not bool(torch.isfinite(vectors).all()):
+        raise CatalogError(f"{encoder.name} gave vectors that are not numbers; use another model")
+    return vectors.cpu()
 
 
 class VectorsFile:
