@@ -19,12 +19,12 @@ from reclane_worker.cases import Case, rankings
 from reclane_worker.catalog import Catalog, load_catalog
 from reclane_worker.changing import compact, delete, upsert
 from reclane_worker.encoder import Encoder
-from reclane_worker.manifest import read_manifest
 from reclane_worker.metrics import per_request
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.weights import USUAL, Learnt, Weights
+from sealing import seal
 
 WORDS = [f"word{n}" for n in range(80)]
 
@@ -196,10 +196,7 @@ def test_an_ablation_tells_what_requests_taught(
 )
 def test_damage_to_what_was_learnt_is_refused(taught: Path, encoder: Encoder, learnt: str) -> None:
     (taught / layout.LEARNT).write_text(learnt)
-    manifest = read_manifest(taught)
-    files = {name: layout.file_digest(taught / name) for name in manifest.files}
-    sealed = manifest.model_copy(update={"files": files, "version": layout.version_of(files)})
-    (taught / layout.MANIFEST).write_text(sealed.model_dump_json())
+    seal(taught)
     with pytest.raises(CatalogDamaged, match="cannot be read"):
         load_catalog("taught", taught, encoder)
 

@@ -18,10 +18,11 @@ from reclane_worker import manifest as layout
 from reclane_worker.building import build_catalog
 from reclane_worker.catalog import load_catalog
 from reclane_worker.encoder import Encoder
-from reclane_worker.manifest import file_digest, read_manifest, version_of
+from reclane_worker.manifest import read_manifest
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings
+from sealing import seal
 
 ONE_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 MANIFEST = {
@@ -49,10 +50,7 @@ def load(encoder: Encoder, small: Path, tmp_path: Path) -> Callable[[str, bytes]
         folder = tmp_path / "copy"
         shutil.copytree(small, folder, dirs_exist_ok=True)
         (folder / name).write_bytes(content)
-        digests = {one: file_digest(folder / one) for one in layout.FILES}
-        manifest = json.loads((folder / layout.MANIFEST).read_bytes())
-        manifest |= {"files": digests, "version": version_of(digests)}
-        (folder / layout.MANIFEST).write_text(json.dumps(manifest))
+        seal(folder)
         with suppress(CatalogError):
             catalog = load_catalog("c", folder, encoder)
             (answer,) = Pipeline(encoder, {"c": catalog}, settings).recommend(

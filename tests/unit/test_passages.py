@@ -26,13 +26,13 @@ from reclane_worker.changing import compact, delete, upsert
 from reclane_worker.cli.info import info
 from reclane_worker.encoder import Encoder, SentenceEncoder
 from reclane_worker.item_texts import ItemTexts
-from reclane_worker.manifest import file_digest, version_of
 from reclane_worker.metrics import per_request
 from reclane_worker.passages import cut, windows
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.training.judging import encoded_by
+from sealing import seal
 from small_model import FILLER, make_small_model
 
 DENSE = WorkerSettings(model="hash:384", device="cpu", dense_weight=1.0)
@@ -274,10 +274,7 @@ def test_passages_that_do_not_fit_the_items_are_refused(
     else:
         tensors |= damage(tensors)
     save_file(tensors, copy / layout.VECTORS)
-    digests = {one: file_digest(copy / one) for one in layout.FILES}
-    manifest = json.loads((copy / layout.MANIFEST).read_bytes())
-    manifest |= {"files": digests, "version": version_of(digests)}
-    (copy / layout.MANIFEST).write_text(json.dumps(manifest))
+    seal(copy)
     with pytest.raises(CatalogDamaged):
         load_catalog("long", copy, short_sighted)
 

@@ -36,6 +36,7 @@ from reclane_worker.taste.interactions import (
 )
 from reclane_worker.taste.learning import add_taste, learn
 from reclane_worker.taste.weighing import USUAL, by_content, fit_weights
+from sealing import seal
 
 CPU = torch.device("cpu")
 LIKES = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 1, 1]])
@@ -467,10 +468,7 @@ def test_a_sealed_taste_of_another_shape_is_refused(
     folder = tmp_path / "shop"
     shutil.copytree(behaved / "shop", folder)
     save_file({"weights": torch.ones(3)}, folder / layout.TASTE)
-    manifest = read_manifest(folder)
-    files = {name: layout.file_digest(folder / name) for name in manifest.files}
-    sealed = manifest.model_copy(update={"files": files, "version": layout.version_of(files)})
-    (folder / layout.MANIFEST).write_text(sealed.model_dump_json())
+    seal(folder)
     with pytest.raises(CatalogDamaged, match="cannot be read"):
         load_catalog("shop", folder, encoder)
 
