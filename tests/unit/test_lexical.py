@@ -9,6 +9,8 @@ import torch
 
 from reclane_worker.index.lexical import (
     K1,
+    LONG,
+    SHORT,
     B,
     LexicalBuilder,
     LexicalIndex,
@@ -69,20 +71,36 @@ def test_a_score_worked_out_by_hand() -> None:
     scores = build(["red fox", "red red dog dog", "blue cat"]).scores(["fox"])[0]
     idf = np.log(1 + (3 - 1 + 0.5) / (1 + 0.5))
     norm = 1.2 * (1 - 0.75 + 0.75 * 2 / (8 / 3))
-    assert scores.tolist() == pytest.approx([idf**2 * 2.2 / (1 + norm), 0.0, 0.0])
+    assert scores.tolist() == pytest.approx([idf * 2.2 / (1 + norm), 0.0, 0.0])
 
 
-def test_one_rare_word_outweighs_common_ones() -> None:
-    common = ["a book about a girl"] * 6
-    scores = build([*common, "a dragon"]).scores(["a book about a dragon and a girl"])[0]
-    assert scores[-1] > scores[0]
+def told(words: int) -> tuple[list[str], str]:
+    """Documents that share common words, one of rare ones; a query of all the common words and one
+    of those."""
+    common = [f"word{n}" for n in range(words - 1)]
+    rare = " ".join(["dragon", *(f"rare{n}" for n in range(30))])
+    return [*[" ".join(common)] * 9, rare], " ".join([*common, "dragon"])
+
+
+def test_in_a_story_one_rare_word_outweighs_many_common_ones() -> None:
+    documents, story = told(LONG)
+    assert build(documents).scores([story])[0].argmax() == 9
+    assert count(documents).index(plain=True).scores([story])[0].argmax() != 9
+
+
+def test_a_short_query_is_scored_by_the_book() -> None:
+    documents, query = told(SHORT)
+    plain = count(documents).index(plain=True)
+    assert torch.equal(build(documents).scores([query]), plain.scores([query]))
 
 
 @pytest.mark.parametrize("said", ["红狐", "1984"])
 def test_bigrams_and_numbers_count_once_by_their_rarity(said: str) -> None:
-    documents = [said, "red fox"]
-    plain = count(documents).index(plain=True)
-    assert torch.equal(build(documents).scores([said]), plain.scores([said]))
+    documents, story = told(LONG)
+    documents[-1] += " " + said
+    alone, of_story = (build(documents).scores([q])[0, -1] for q in (said, f"{story} {said}"))
+    without = build(documents).scores([story])[0, -1]
+    assert of_story - without == pytest.approx(float(alone), abs=1e-5)
 
 
 def test_words_are_found_by_their_stems() -> None:

@@ -1,8 +1,9 @@
 """BM25 over word stems and character bigrams, scored for a whole batch on the device.
 
-A query's word counts by its idf once more, as in the cosine of two tf-idf vectors (Salton & Buckley
-1988): of the many words of somebody who tells a story, the rare ones decide. Bigrams and numbers do
-not: a rare bigram often is where two words meet, a rare number what nobody meant by its digits.
+The words of a long query count by their idf once more, as in the cosine of two tf-idf vectors
+(Salton & Buckley 1988): of the many words of somebody who tells a story, the rare ones decide.
+Bigrams and numbers do not: a rare bigram often is where two words meet, a rare number what nobody
+meant by its digits.
 
 A catalog stores how often each document has each term. What a term is worth there depends on all
 other documents, and is worked out when the catalog is loaded: then parts that were counted at
@@ -23,6 +24,8 @@ from reclane_worker.text import is_unspaced, stems
 
 K1: Final = 1.2
 B: Final = 0.75
+SHORT: Final = 4  # terms of a query: up to so many, all count as plain BM25 has it
+LONG: Final = 20  # from so many on, words count by their rarity once more; between, in part
 
 Ints = npt.NDArray[np.int32]
 Read = Callable[[str], list[str]]
@@ -34,13 +37,15 @@ class LexicalIndex:
     """Postings by term, weights computed beforehand (as BM25S, Lu 2024).
 
     Term t has documents[starts[t]:starts[t + 1]] (int32) and the same slice of weights (float32).
-    `read` gives the terms of a query as it gave those of the documents.
+    `rarity` is its idf, 1 where it counts once. `read` gives the terms of a query as it gave those
+    of the documents.
     """
 
     vocabulary: dict[str, int]
     starts: torch.Tensor  # (terms + 1,), int64
     documents: torch.Tensor  # (postings,), int32
     weights: torch.Tensor  # (postings,), float32
+    rarity: torch.Tensor  # (terms,), float32
     size: int
     read: Read = stems
 
@@ -48,11 +53,13 @@ class LexicalIndex:
         """Scores (queries, items), float32; each distinct query term counts once."""
         rows: list[int] = []
         found: list[int] = []
+        telling: list[float] = []  # how much of a story each term's query is
         for row, query in enumerate(queries):
             # In the order of the words, not of their numbers: rounding must not depend on these.
             known = sorted({term for term in self.read(query) if term in self.vocabulary})
             rows.extend([row] * len(known))
             found.extend(self.vocabulary[term] for term in known)
+            telling.extend([min(1.0, max(0.0, (len(known) - SHORT) / (LONG - SHORT)))] * len(known))
         device = self.weights.device
         scores = torch.zeros(len(queries) * self.size, device=device)
         if not found:
@@ -64,7 +71,8 @@ class LexicalIndex:
         posting = self.starts[term][owner] + torch.arange(len(owner), device=device) - first[owner]
         row_of = torch.tensor(rows, device=device)[owner]
         cell = row_of * self.size + self.documents[posting]
-        scores.index_add_(0, cell, self.weights[posting])
+        worth = self.rarity[term] ** torch.tensor(telling, device=device)
+        scores.index_add_(0, cell, self.weights[posting] * worth[owner])
         return scores.view(len(queries), self.size)
 
     def spread(self, term: str) -> int:
@@ -76,7 +84,8 @@ class LexicalIndex:
     def to(self, device: torch.device) -> "LexicalIndex":
         """The same index with its postings on `device`."""
         starts, documents = self.starts.to(device), self.documents.to(device)
-        return replace(self, starts=starts, documents=documents, weights=self.weights.to(device))
+        weights, rarity = self.weights.to(device), self.rarity.to(device)
+        return replace(self, starts=starts, documents=documents, weights=weights, rarity=rarity)
 
 
 @dataclass(frozen=True)
@@ -110,22 +119,23 @@ class Postings:
         )
 
     def index(self, read: Read = stems, *, plain: bool = False) -> LexicalIndex:
-        """BM25 (Robertson, k1 1.2, b 0.75) with Lucene's non-negative idf, that of a query's words
-        included unless `plain`. `read` is what the terms were counted with."""
+        """BM25 (Robertson, k1 1.2, b 0.75) with Lucene's non-negative idf; where it is `plain`, a
+        term's rarity counts once in any query. `read` is what the terms were counted with."""
         size = len(self.lengths)
         frequency = np.diff(self.starts)
         count, length = self.counts.astype(np.float32), self.lengths.astype(np.float32)
         idf = np.log1p((size - frequency + 0.5) / (frequency + 0.5))
         mean = max(float(length.mean()), 1.0) if size else 1.0
         norm = K1 * (1 - B + B * length[self.documents] / mean)
-        if not plain:
-            idf = idf * np.where(np.fromiter(map(_is_word, self.vocabulary), bool), idf, 1.0)
+        words = np.fromiter(map(_is_word, self.vocabulary), bool)
+        rarity = np.where(words & (not plain), idf, 1.0)
         weight = np.repeat(idf, frequency) * count * (K1 + 1) / (count + norm)
         return LexicalIndex(
             {term: number for number, term in enumerate(self.vocabulary)},
             torch.from_numpy(self.starts),
             torch.from_numpy(self.documents),
             torch.from_numpy(weight.astype(np.float32)),
+            torch.from_numpy(rarity.astype(np.float32)),
             size,
             read,
         )

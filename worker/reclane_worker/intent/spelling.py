@@ -12,6 +12,8 @@ from functools import lru_cache
 from string import ascii_lowercase
 from typing import Final
 
+from reclane_worker.text import stems
+
 SHORTEST: Final = 5  # letters: of shorter words too many are one slip away from another
 TURNED: Final = 4  # but for those with two letters in turn
 LONGEST: Final = 24
@@ -66,7 +68,9 @@ class Speller:
         return "" if others and near[first] < CLEARLY * near[others[0]] else first
 
     def _items_with(self, word: str) -> int:
-        spread = self._spread(word)
+        """Texts are counted by stems: that of `theing` is `the`, and yet it is no word."""
+        is_word = stems(word)[0] in (word, word.removesuffix("s")) or self._known(word)
+        spread = self._spread(word) if is_word else 0
         return max(self._counts.get(word, 0), spread if spread >= SEVERAL else 0)
 
 
