@@ -99,7 +99,7 @@ def test_where_history_tells_what_is_wanted_nothing_is_flagged(ask: Ask) -> None
 )
 def test_one_emoji_is_read_by_its_name_and_flagged(ask: Ask, query: str, kind: str) -> None:
     found = ask(query)
-    assert firsts(found, 1)[0].startswith(kind) or kind == "music/"
+    assert any(one.startswith(kind) for one in firsts(found, 3)) or kind == "music/"
     assert flags(found) == ["needs_review"]
     assert found["flags"][0]["reasons"][0].endswith(found["intent"]["text"])
     assert not any(one["hard"] for one in found["intent"]["constraints"])

@@ -46,7 +46,7 @@ def ids(answer: Recommendation) -> list[str]:
 FILMS = ("film/alien", "film/interstellar", "film/gravity", "film/arrival")
 
 ASKED: tuple[dict[str, Any], ...] = (
-    {"query": " any  thing ", "k": 3},
+    {"query": " anything  anything ", "k": 3},
     {"query": "anything", "k": 2, "fields": ["year", "nothing"]},
     {"history": ["film/gravity", ["film/alien", 0.5]], "k": 2, "variant": "b"},
     {"query": "anything", "candidates": list(FILMS), "exclude": ["film/alien"], "offset": 1},
