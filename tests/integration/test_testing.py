@@ -46,13 +46,13 @@ def ids(answer: Recommendation) -> list[str]:
 FILMS = ("film/alien", "film/interstellar", "film/gravity", "film/arrival")
 
 ASKED: tuple[dict[str, Any], ...] = (
-    {"query": " anything  anything ", "k": 3},
-    {"query": "anything", "k": 2, "fields": ["year", "nothing"]},
+    {"query": " a  story ", "k": 3},
+    {"query": "a story", "k": 2, "fields": ["year", "nothing"]},
     {"history": ["film/gravity", ["film/alien", 0.5]], "k": 2, "variant": "b"},
-    {"query": "anything", "candidates": list(FILMS), "exclude": ["film/alien"], "offset": 1},
-    {"query": "anything", "candidates": ["film/alien"], "exclude": ["film/alien"]},
-    {"query": "anything", "k": 0},
-    {"query": "anything", "colour": "red"},
+    {"query": "a story", "candidates": list(FILMS), "exclude": ["film/alien"], "offset": 1},
+    {"query": "a story", "candidates": ["film/alien"], "exclude": ["film/alien"]},
+    {"query": "a story", "k": 0},
+    {"query": "a story", "colour": "red"},
 )
 
 
