@@ -19,6 +19,7 @@ from reclane_worker import manifest as layout
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.lexical import LexicalBuilder, arrays_of
 from reclane_worker.intent.schema import Aliases, Schema, SchemaBuilder
+from reclane_worker.layers import Row
 from reclane_worker.lookup import write_lookup
 from reclane_worker.passages import heading
 from reclane_worker.reading import SourceItem
@@ -163,6 +164,11 @@ def _chunks(items: Iterable[SourceItem]) -> Iterator[list[SourceItem]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, CHUNK)):
         yield chunk
+
+
+def item_of(row: Row) -> SourceItem:
+    """The item of a stored line, as JSON."""
+    return SourceItem(row["id"], row["title"], row["text"], row["attributes"])
 
 
 def line_of(item: SourceItem) -> bytes:

@@ -19,6 +19,7 @@ from reclane_worker import disk
 from reclane_worker import manifest as layout
 from reclane_worker.building import (
     encoded,
+    item_of,
     line_of,
     write_learnt,
     write_parts,
@@ -26,7 +27,7 @@ from reclane_worker.building import (
 )
 from reclane_worker.catalog import read_schema, read_taste, require_model
 from reclane_worker.encoder import Encoder
-from reclane_worker.layers import Row, read_items, reading, removed_in
+from reclane_worker.layers import read_items, reading, removed_in
 from reclane_worker.lookup import Lookup
 from reclane_worker.manifest import Manifest, path_in, read_manifest, verify
 from reclane_worker.reading import SourceItem
@@ -158,7 +159,7 @@ def _compacted(folder: Path, manifest: Manifest) -> Manifest:
         return Encoded(items.vectors[first:end], items.passages.between(first, end))
 
     with disk.scratch(folder) as new:
-        write_parts(map(_item, items.rows), new, manifest.fields, copied, manifest.dim)
+        write_parts(map(item_of, items.rows), new, manifest.fields, copied, manifest.dim)
         write_schema(new, schema)
         if taste is not None:
             save_file(signals.tensors_of(taste), new / layout.TASTE)
@@ -170,10 +171,6 @@ def _compacted(folder: Path, manifest: Manifest) -> Manifest:
         install(folder, new, name, manifest, after)
     clean(folder, after)
     return after
-
-
-def _item(row: Row) -> SourceItem:
-    return SourceItem(row["id"], row["title"], row["text"], row["attributes"])
 
 
 class Known:

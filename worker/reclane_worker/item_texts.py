@@ -2,10 +2,9 @@
 
 from pydantic_core import from_json
 
-from reclane_worker.building import indexed_text
+from reclane_worker.building import indexed_text, item_of
 from reclane_worker.catalog import Catalog
 from reclane_worker.index.lexical import LexicalBuilder, LexicalIndex
-from reclane_worker.reading import SourceItem
 from reclane_worker.text import terms
 
 
@@ -18,8 +17,7 @@ class ItemTexts:
         self._fields = catalog.encoded
 
     def __getitem__(self, position: int) -> str:
-        row = from_json(self._lines[position])
-        item = SourceItem(row["id"], row["title"], row["text"], row["attributes"])
+        item = item_of(from_json(self._lines[position]))
         return indexed_text(item, self._fields) or " "
 
     def __len__(self) -> int:

@@ -133,7 +133,8 @@ def _retrieve(
     share[[row for row, one in enumerate(batch) if not one.text]] = 1.0
     fits, matched = found.fits, found.matched
     fused = ranking.fuse(found.dense, found.lexical, share, found.allowed())
-    bonuses = [_bonus(one, fit.bonus, catalog) for one, fit in zip(batch, fits, strict=True)]
+    demand = None if catalog.demand is None else catalog.weights.demand * catalog.demand
+    bonuses = [_bonus(one, fit.bonus, demand) for one, fit in zip(batch, fits, strict=True)]
     ranking.favour(fused, bonuses)
     counts = [max(_pool(one), least) for one in batch]
     scores, positions = (found.cpu() for found in ranking.top(fused, max(counts)))
@@ -147,11 +148,10 @@ def _retrieve(
     ]
 
 
-def _bonus(one: Prepared, wishes: Bonus | None, catalog: Catalog) -> Bonus | None:
+def _bonus(one: Prepared, wishes: Bonus | None, demand: Bonus | None) -> Bonus | None:
     """What items are favoured by: wishes that they meet and, where something is said, demand."""
-    if catalog.demand is None or not one.text:
+    if demand is None or not one.text:
         return wishes
-    demand = catalog.weights.demand * catalog.demand
     return demand if wishes is None else wishes + demand
 
 

@@ -71,8 +71,11 @@ class LexicalIndex:
         posting = self.starts[term][owner] + torch.arange(len(owner), device=device) - first[owner]
         row_of = torch.tensor(rows, device=device)[owner]
         cell = row_of * self.size + self.documents[posting]
-        worth = self.rarity[term] ** torch.tensor(telling, device=device)
-        scores.index_add_(0, cell, self.weights[posting] * worth[owner])
+        weights = self.weights[posting]
+        if any(telling):
+            worth = self.rarity[term] ** torch.tensor(telling, device=device)
+            weights *= worth[owner]
+        scores.index_add_(0, cell, weights)
         return scores.view(len(queries), self.size)
 
     def spread(self, term: str) -> int:
