@@ -23,6 +23,7 @@ from reclane_worker.weights import USUAL, Learnt, Weights, demand_of
 _SHARPNESS: Final = 20.0  # of the usual weights, as logits
 _USUAL: Final = _SHARPNESS * np.array((USUAL.vector, 1 - USUAL.vector, USUAL.wishes, 0.1))
 _LEAST: Final = _USUAL * (0.1, 0.1, 0.0, 0.0)  # no catalog does without vectors or words
+_BELIEF: Final = 2.0  # lists it takes to leave the usual weights: one request is none
 _LISTS: Final = 1_000  # at random
 _ANSWERS: Final = 3  # of one request
 _CANDIDATES: Final = 10_000  # of each list, at random: 160 MB of signs in all
@@ -64,7 +65,7 @@ def learn(
         for start in range(0, len(chosen), _BATCH)
         for one in _lists(chosen[start : start + _BATCH], catalog, encoder, counts, chance)
     ]
-    vector, words, wishes, demand = fit(lists, _USUAL, _LEAST).tolist()
+    vector, words, wishes, demand = fit(lists, _USUAL, _LEAST, _BELIEF).tolist()
     whole = vector + words
     weights = Weights(vector=vector / whole, wishes=wishes / whole, demand=demand / whole)
     return Learnt(

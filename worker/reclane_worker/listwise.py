@@ -9,21 +9,25 @@ from scipy import optimize
 
 Floats = npt.NDArray[np.float32]
 
-_BELIEF: Final = 1.0  # how many lists it takes to leave the usual weights
+BELIEF: Final = 1.0  # how many lists it takes to leave the usual weights
 
 
 def fit(
-    lists: Sequence[Floats], usual: npt.NDArray[np.float64], least: npt.NDArray[np.float64]
+    lists: Sequence[Floats],
+    usual: npt.NDArray[np.float64],
+    least: npt.NDArray[np.float64],
+    belief: float = BELIEF,
 ) -> npt.NDArray[np.float64]:
     """Weights (signals,), none below `least`, under which the first of each list comes first.
 
     A list is (candidates, signals). Maximises the log-softmax of the firsts (ListNet's top-one
-    likelihood, Cao et al. 2007), drawn towards what is `usual`, so that a few lists change little.
+    likelihood, Cao et al. 2007), drawn towards what is `usual` as by `belief` lists, so that a few
+    change little.
     """
     result = optimize.minimize(
         _loss,
         usual,
-        args=(usual, lists),
+        args=(usual, lists, belief),
         jac=True,
         method="L-BFGS-B",
         bounds=[(one, None) for one in least],
@@ -32,11 +36,14 @@ def fit(
 
 
 def _loss(
-    weights: npt.NDArray[np.float64], usual: npt.NDArray[np.float64], lists: Sequence[Floats]
+    weights: npt.NDArray[np.float64],
+    usual: npt.NDArray[np.float64],
+    lists: Sequence[Floats],
+    belief: float,
 ) -> tuple[float, npt.NDArray[np.float64]]:
     """Negative log likelihood and its gradient."""
     drawn = (weights - usual) / usual
-    loss, slope = _BELIEF * float(drawn @ drawn) / 2, _BELIEF * drawn / usual
+    loss, slope = belief * float(drawn @ drawn) / 2, belief * drawn / usual
     for one in lists:
         logits = one @ weights.astype(np.float32)  # (candidates,)
         odds = np.exp(logits - logits.max())
