@@ -17,7 +17,7 @@ from rich.table import Table
 
 from reclane import Client, DeadlineUnreachable, RecommendRequest, names
 from reclane_worker.bench.measures import quantile, quantiles, rounds
-from reclane_worker.bench.sides import KEYS, LEASE, SLICE_MS, Side, Sides
+from reclane_worker.bench.sides import BESIDE_MS, KEYS, LEASE, Side, Sides
 
 OVERLOAD = 1.5
 OVERLOAD_S = 30.0
@@ -79,7 +79,7 @@ def beside_bulk(side: Side) -> Rows:
                 done = before - side.left()
                 rates[busy].append(done / (time.perf_counter() - started))
     yield "interactive alone", quantiles(alone), ""
-    worst = quantile(alone, 0.99) + SLICE_MS
+    worst = quantile(alone, 0.99) + BESIDE_MS
     yield f"beside bulk ({len(beside)} requests)", quantiles(beside), f"p99 <= {worst:.0f} ms"
     yield "bulk beside interactive / alone", rounds(rates[True], rates[False]), ">= 0.90"
     side.raw.delete(*KEYS.lists(names.BULK_QUEUE))

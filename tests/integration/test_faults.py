@@ -257,6 +257,18 @@ def test_the_queue_watch_survives_any_number_of_reconnects(server: EmbeddedServe
         watch_.wait(DEADLINE_S)
 
 
+def test_the_queue_watch_tells_once_that_something_happened(server: EmbeddedServer) -> None:
+    watch_ = QueueWatch(Settings.load(redis_url=server.url))
+    assert watch_.woken()  # what came before it looked was not announced
+    watch_.wait(0)
+    with redis.Redis.from_url(server.url) as other:
+        for happens in (watch_.wake, lambda: other.lpush(names.INTERACTIVE_QUEUE, "x")):
+            assert not watch_.woken()
+            happens()
+            eventually(watch_.woken, "word has come")
+        assert not watch_.woken()
+
+
 def test_a_hung_batch_ends_the_process_with_a_reason(
     client: Client, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:

@@ -111,6 +111,23 @@ def test_an_interactive_request_does_not_wait_for_a_backlog_of_bulk(
     assert_nothing_left(raw)
 
 
+def test_no_interactive_request_waits_for_bulk_because_another_passes_it(
+    client: Client, raw: "redis.Redis", start_worker: StartWorker
+) -> None:
+    worker = start_worker(ONE_BY_ONE, app="faulty_worker")
+    with watch(raw) as published:
+        bulk = push(raw, BULK, *["slowfault film"] * 5)
+        eventually(lambda: on_device(worker), "bulk is on the device")
+        handles = client.submit_many([f"film {number}" for number in range(5)])
+        for handle in handles:
+            handle.result(DEADLINE_S)
+        done = [KEYS.result(task_id) in published.counts for task_id in bulk]
+        assert done.count(True) < 3
+        ids = {KEYS.result(task_id) for task_id in bulk}
+        eventually(lambda: ids <= set(published.counts), "bulk is answered", 2 * DEADLINE_S)
+    assert_nothing_left(raw)
+
+
 def test_a_flood_of_interactive_requests_leaves_bulk_its_floor(
     client: Client, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:

@@ -143,10 +143,17 @@ class Flights:
     def _queued(self) -> int:
         return sum(1 for flight in self._flights if not flight.express)
 
-    def _may_pass(self, batch: Batch) -> bool:
-        """Whether a batch runs beside bulk instead of after it, on a thread of its own."""
-        free = not any(flight.express for flight in self._flights)
-        return not batch.bulk and self.bulk and free and self.full
+    def _wait_for_way(self, batch: Batch) -> bool:
+        """Land batches until this one may go on the device; whether it then passes bulk: beside it
+        instead of after it, on a thread of its own, one such batch at a time."""
+        while True:
+            passing = not batch.bulk and self.bulk and self.full
+            if passing and not any(flight.express for flight in self._flights):
+                return True
+            if not passing and self.room:
+                return False
+            self.wait_for_one()
+            self.land_done()
 
     def expect_s(self, padded: int) -> float:
         """Seconds that a batch of so many padded tokens usually takes, reranking included."""
@@ -197,9 +204,7 @@ class Flights:
     def launch(self, batch: Batch, leased: Leased) -> None:
         """Put a batch on the device once there is room, without what would be answered too late,
         and unless the lease was lost meanwhile. `leased` knows Redis's clock."""
-        express = self._may_pass(batch)
-        if not express:
-            self.make_room()
+        express = self._wait_for_way(batch)
         waits_s = 0.0 if express else self._until_free_s()
         now = leased.now_s()
         jobs, prepared = self._drop_late(batch, now, waits_s)
@@ -269,12 +274,6 @@ class Flights:
     def wait_for_one(self, timeout_s: float | None = None) -> None:
         """Wait until a batch is done."""
         wait([f.result for f in self._flights], timeout_s, return_when=FIRST_COMPLETED)
-
-    def make_room(self) -> None:
-        """Land batches, whichever is done first, until at most one waits for a thread."""
-        while not self.room:
-            self.wait_for_one()
-            self.land_done()
 
     def land_all(self) -> None:
         while self._flights:

@@ -32,7 +32,7 @@ from reclane_worker.wait import QueueWatch
 _log = logging.getLogger(__name__)
 
 LEAD_S: Final = 0.010  # prepare the next batch this long before the running one should end
-SLICE_MS: Final = {"cpu": 50.0, "cuda": 10.0}
+SLICE_MS: Final = {"cpu": 200.0, "cuda": 10.0}  # on CPU nobody waits for bulk: see `Flights`
 SLICES: Final = 4  # of bulk in one lease: enough to find similar lengths
 
 
@@ -144,9 +144,7 @@ class LaneLoop(threading.Thread):
             trusted = [entry for entry in leased.entries if not entry.suspect]
             self._ready.add(self._prepare(trusted, leased))
             self._launch(leased)
-            if self._intake.bulk:
-                self._ready.add(self._intake.portion(leased))
-                self._launch(leased)
+            self._prepare_bulk(leased)
             for entry in leased.entries:
                 if entry.suspect and not self._draining.is_set():
                     self._run_suspect(entry, leased)
@@ -194,6 +192,21 @@ class LaneLoop(threading.Thread):
         jobs = self._intake.check(entries, leased, SLICES * self._slice_requests)
         self._intake.bulk.add(job for job in jobs if job.bulk)
         return self._intake.batches([job for job in jobs if not job.bulk], leased)
+
+    def _prepare_bulk(self, leased: Leased) -> None:
+        """The bulk that waits for it, portion by portion, until there is something else to do."""
+        while self._intake.bulk and not self._draining.is_set():
+            self._ready.add(self._intake.portion(leased))
+            self._launch(leased)
+            if self._is_awaited():
+                return
+
+    def _is_awaited(self) -> bool:
+        """Whether a queue changed or a batch is done."""
+        try:
+            return self._watch.woken()
+        except redis.RedisError:
+            return True
 
     def _launch(self, leased: Leased) -> None:
         """Everything interactive goes on the device, then bulk where there is room."""

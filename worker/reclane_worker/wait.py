@@ -45,9 +45,21 @@ class QueueWatch:
             self._connection = self._subscribe(queues)
             self._queues = tuple(queues)
             return  # changes before the subscription were not announced: look once
+        self._look(timeout_s)
+
+    def woken(self) -> bool:
+        """Whether `wait` would return at once now. It will not for the same reason again.
+
+        Raises:
+            redis.RedisError: as `wait`.
+        """
+        return self._connection is None or self._look(0.0)
+
+    def _look(self, timeout_s: float) -> bool:
+        """Whether something happened, until now or within a time."""
         try:
             if self._drain():
-                return
+                return True
             socket = self._connection._sock
             poll = select.poll()
             poll.register(socket, select.POLLIN)
@@ -57,6 +69,7 @@ class QueueWatch:
                 os.read(self._woken, 4096)
             if ready - {self._woken}:
                 self._drain()
+            return bool(ready)
         except (redis.RedisError, OSError, ValueError, TypeError) as error:
             self._disconnect()
             raise redis.ConnectionError("the queue watch was interrupted") from error

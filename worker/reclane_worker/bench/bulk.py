@@ -21,7 +21,7 @@ from reclane.contract import parse_request
 from reclane.errors import ReclaneError
 from reclane_worker import demo
 from reclane_worker.bench.measures import Library, offline_s, quantile, quantiles, rounds
-from reclane_worker.bench.sides import KEYS, LIMIT_S, SLICE_MS, Side, Sides
+from reclane_worker.bench.sides import BESIDE_MS, KEYS, LIMIT_S, Side, Sides
 from reclane_worker.encoder import load_encoder
 from reclane_worker.loading import load_pipeline
 from reclane_worker.pipeline import Pipeline, batch_limits
@@ -118,7 +118,7 @@ class Bench:
                 beside_rates.append(busy)
         runs.cancel(side.raw, KEYS, run_id)
         side.worker.stop()
-        bound = quantile(alone, 0.99) + SLICE_MS
+        bound = quantile(alone, 0.99) + BESIDE_MS
         yield Row(f"interactive alone ({len(alone)} requests)", quantiles(alone))
         yield Row(
             f"beside a run of {100 * self._rows:,} rows ({len(beside)} requests)",

@@ -1,5 +1,6 @@
 """Filters over item attributes: which items of a catalog pass, as a boolean mask."""
 
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -21,8 +22,8 @@ class Attributes:
     def __init__(self, rows: Iterable[Mapping[str, Any]], size: int) -> None:
         self._size = size
         self._numbers: dict[str, npt.NDArray[np.float64]] = {}
-        self._postings: defaultdict[str, defaultdict[Any, list[int]]] = defaultdict(
-            lambda: defaultdict(list)
+        self._postings: defaultdict[str, defaultdict[Any, array[int]]] = defaultdict(
+            lambda: defaultdict(lambda: array("i"))
         )
         for position, row in enumerate(rows):
             for name, value in row.items():
@@ -72,7 +73,7 @@ class Attributes:
 
     def texts(self, name: str) -> dict[str, int]:
         """The distinct text values of an attribute, and how many items have each."""
-        held: Mapping[Any, list[int]] = self._postings.get(name, {})
+        held: Mapping[Any, array[int]] = self._postings.get(name, {})
         return {value: len(items) for value, items in held.items() if isinstance(value, str)}
 
     def shared(self, names: Sequence[str]) -> Iterator[Sequence[int]]:
@@ -110,8 +111,10 @@ class Attributes:
         numbers = [value for value in values if _is_number(value)]
         if numbers and name in self._numbers:
             passed |= np.isin(self._numbers[name], np.asarray(numbers, dtype=np.float64))
+        held: Mapping[Any, array[int]] = self._postings.get(name, {})
         for value in values:
-            passed[self._postings.get(name, {}).get(_key(value), [])] = True
+            if items := held.get(_key(value)):
+                passed[np.frombuffer(items, np.int32)] = True
         return passed
 
     def _add(self, position: int, name: str, value: Any) -> None:

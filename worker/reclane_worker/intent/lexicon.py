@@ -14,6 +14,7 @@ T = TypeVar("T")
 MAX_PHRASE: Final = 64
 
 _DIGIT: Final = re.compile(r"\d")
+_DASH: Final = re.compile(r"[-\u2010-\u2015~\u301c到至]")
 _HYPHENS: Final = re.compile(
     r"(?:\s*[-\u2010-\u2015~\u301c]+|(?<=[^\W_a-z])(?:到|至))\s*(?=[\d.$€£¥])"
 )
@@ -22,6 +23,7 @@ _COUNTERS: Final = re.compile(
 )
 _LETTER: Final = rf"[^\W_{UNSPACED}]"  # of a script with spaces between words
 _START: Final = re.compile(rf"(?<!{_LETTER})\S|(?!{_LETTER})\S")
+_ASCII_START: Final = re.compile(r"(?<![a-zA-Z0-9])\S|[^\sa-zA-Z0-9]")
 _RANGE: Final = re.compile(rf"(\d[\d.]*)({alternatives(UNITS)})-(\d[\d.]*)\2")
 
 
@@ -45,7 +47,10 @@ def fold_normalised(text: str) -> str:
     text = text.casefold()
     if not _DIGIT.search(text):
         return text
-    return _RANGE.sub(r"\1-\3\2", _COUNTERS.sub("", _HYPHENS.sub("-", text)))
+    if _DASH.search(text):
+        text = _HYPHENS.sub("-", text)
+    text = _COUNTERS.sub("", text)
+    return _RANGE.sub(r"\1-\3\2", text) if "-" in text else text
 
 
 class Lexicon(Generic[T]):
@@ -121,7 +126,8 @@ def ending(text: str, said: tuple[str, ...]) -> str:
 @lru_cache(maxsize=16)
 def _starts(text: str) -> tuple[int, ...]:
     """Where words may begin. Several lexicons look through one text."""
-    return tuple(found.start() for found in _START.finditer(text))
+    begin = _ASCII_START if text.isascii() else _START
+    return tuple(found.start() for found in begin.finditer(text))
 
 
 def is_border(text: str, at: int) -> bool:
