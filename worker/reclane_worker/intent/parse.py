@@ -50,10 +50,20 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class _Lead:
+    """What words before a phrase say of it, and where they begin."""
+
+    said: frozenset[str]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Value:
-    """A value in the text, with the attributes that have it."""
+    """A value in the text, with the attributes that have it; `start` is that of the words that
+    negate it."""
 
     span: Span[tuple[str, str]]
+    start: int
     attributes: tuple[str, ...]
     values: tuple[str, ...]
     negated: bool
@@ -145,10 +155,9 @@ class Reader:
 
     def _value(self, text: str, span: Span[tuple[str, str]]) -> _Value | None:
         """A value that is asked for or against; not one that only says where."""
-        before, after = text[max(0, span.start - _BESIDE) : span.start], text[span.end :]
         names = tuple(dict.fromkeys(name for name, _ in span.found))
-        lead = _lead(before)
-        if "near" in lead or after.lstrip().startswith(_NEAR_AFTER):
+        lead = _lead(text, span.start)
+        if "near" in lead.said or text[span.end :].lstrip().startswith(_NEAR_AFTER):
             names = tuple(name for name in names if self._kind(name) == "mentions")
         if not names:
             return None
@@ -157,11 +166,12 @@ class Reader:
         closed = any(self._attributes[name].closed for name in names)
         return _Value(
             span,
+            lead.start if "not" in lead.said else span.start,
             names,
             values,
-            negated="not" in lead,
-            hard=closed and "about" not in lead,
-            aside="aside" in lead,
+            negated="not" in lead.said,
+            hard=closed and "about" not in lead.said,
+            aside="aside" in lead.said,
         )
 
     def _categories(self, text: str, values: Sequence[_Value]) -> Iterator[Constraint]:
@@ -203,11 +213,10 @@ class Reader:
         for span in self._yes_no.find(text):
             if _inside(span.start, taken):
                 continue
-            before = text[max(0, span.start - _BESIDE) : span.start]
             yield Constraint(
                 attributes=tuple(dict.fromkeys(span.found)),
                 condition=_YES,
-                unless="not" in _lead(before),
+                unless="not" in _lead(text, span.start).said,
                 said=text[span.start : span.end],
             )
 
@@ -278,8 +287,9 @@ def _spread_negations(text: str, values: list[_Value]) -> list[_Value]:
     spread: list[_Value] = []
     for one in values:
         last = spread[-1] if spread else None
-        negated = one.negated or bool(last and last.negated and _joined(text, last, one, _OR))
-        spread.append(replace(one, negated=True) if negated else one)
+        if last and last.negated and _joined(text, last, one, _OR):
+            one = replace(one, negated=True, start=last.span.end)
+        spread.append(one)
     return spread
 
 
@@ -294,14 +304,25 @@ def _reach(plain: str) -> int:
 def _without(
     plain: str, reach: int, text: str, values: Sequence[_Value], similar: Span[int] | None
 ) -> str:
-    """The text to compare: without what is not wanted, and without the title of a model."""
-    cut = [(one.span.start, one.span.end) for one in values if one.negated]
-    cut += [(similar.start, similar.end)] if similar else []
-    if not cut:
+    """The text to compare: without the title of a model, and without what is not wanted and the
+    words that say so; these stay where nothing else is left."""
+    negated = [one for one in values if one.negated]
+    title = [(similar.start, similar.end)] if similar else []
+    if not (negated or title):
         return plain
-    for start, end in sorted(cut, reverse=True):
-        text = text[:start] + " " + text[end:]
-    return normalise(text + plain[reach:])
+    left = _cut(text, [*title, *((one.start, one.span.end) for one in negated)])
+    if not has_word(left + plain[reach:]):
+        left = _cut(text, [*title, *((one.span.start, one.span.end) for one in negated)])
+    return normalise(left + plain[reach:])
+
+
+def _cut(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """A text without these stretches, which may overlap."""
+    after = len(text)
+    for start, end in sorted(spans, reverse=True):
+        text = text[:start] + " " + text[min(end, after) :]
+        after = start
+    return text
 
 
 def _joined(text: str, one: _Value, other: _Value, words: frozenset[str]) -> bool:
@@ -326,17 +347,19 @@ def _count(text: str) -> int | None:
 # ---- the languages' words, put together
 
 
-def _lead(before: str) -> frozenset[str]:
-    """What the word at the end says of what follows it, fillers aside: `not`, `about`, `near`,
+def _lead(text: str, at: int) -> _Lead:
+    """What the word before `at` says of what follows it, fillers aside: `not`, `about`, `near`,
     `aside`."""
+    first = max(0, at - _BESIDE)
+    before = text[first:at]
     for _ in range(1 + _MOST_FILLERS):
         before = before.rstrip(" -")
         if word := ending(before, _LEADING):
-            return _LEADS[word]
+            return _Lead(_LEADS[word], first + len(before) - len(word))
         if not before.endswith(_FILLERS):
             break
         before = before.removesuffix(next(w for w in _FILLERS if before.endswith(w)))
-    return frozenset()
+    return _Lead(frozenset(), at)
 
 
 _SAID_YES: Final = (word for language in LANGUAGES for word in language.yes)
