@@ -33,6 +33,7 @@ MAX_FILTER_VALUES: Final = 1_000
 MAX_FIELDS: Final = 64
 MAX_CONSTRAINTS: Final = 64
 MAX_SAID_CHARS: Final = 1_024
+MAX_SIMILAR: Final = 64  # items that others shall be like
 MAX_REQUEST_BYTES: Final = 262_144
 MAX_CHUNK: Final = 500  # requests in one message
 MAX_CHUNK_ITEMS: Final = 20_000  # their k together: some 3.5 MB of answers
@@ -118,10 +119,14 @@ class Constraint(_Model):
 class Understood(_Model):
     """What a request asks, as an answer's `intent` tells it; corrected, it may be sent back.
 
-    `text` is compared with the items; None takes the query. Nothing is read from the query then.
+    `text` is compared with the items; None takes the query. At most `count` items are wanted, and
+    such as are like those named in `similar`, which do not come back themselves. Nothing is read
+    from the query then.
     """
 
     text: str | None = None
+    count: int | None = Field(default=None, ge=1, le=MAX_K)
+    similar: tuple[Id, ...] = Field(default=(), max_length=MAX_SIMILAR, strict=False)
     constraints: tuple[Constraint, ...] = Field(
         default=(), max_length=MAX_CONSTRAINTS, strict=False
     )
@@ -179,7 +184,8 @@ class Item(_Model):
 
 
 class Intent(_Model):
-    """What was understood of the request: the text compared, and constraints on attributes.
+    """What was understood of the request: the text compared, constraints on attributes, how many
+    items are wanted, where that is said, and the items they shall be like.
 
     `encoder_trust` is 0 to 1: how far the encoder can read the query's script. `history_used`
     counts history items that the catalog knows, `reranked` the candidates that a reranker looked
@@ -190,6 +196,8 @@ class Intent(_Model):
     encoder_trust: float = 1.0
     history_used: int = 0
     constraints: tuple[Constraint, ...] = Field(default=(), strict=False)
+    count: int | None = None
+    similar: tuple[str, ...] = Field(default=(), strict=False)
     reranked: int = 0
 
 

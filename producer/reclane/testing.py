@@ -315,9 +315,12 @@ def _pool(request: RecommendRequest, given: Items | None) -> Iterator[Item]:
 
 
 def _as_stored(answer: Recommendation, request: RecommendRequest) -> dict[str, Any]:
-    """As a worker stores it: `fields` stands there only when some were asked for, and what was
-    reranked only where there is a reranker."""
+    """As a worker stores it: `fields` stands there only when some were asked for, `count` and
+    `similar` where there are, and what was reranked only where there is a reranker."""
     stored = answer.model_dump(mode="json")
+    for name in ("count", "similar"):
+        if not stored["intent"][name]:
+            del stored["intent"][name]
     if answer.versions.reranker is None:
         del stored["versions"]["reranker"], stored["timing_ms"]["rerank"]
         del stored["intent"]["reranked"]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,25 @@ def test_a_text_has_the_same_vector_alone_and_in_a_batch(encoder: Encoder) -> No
     together = encode(encoder, TEXTS)
     alone = torch.cat([encode(encoder, [text]) for text in TEXTS])
     assert similarity(together, alone).min() >= 0.9999
+
+
+def test_texts_are_cut_whatever_other_threads_ask_meanwhile(encoder: Encoder) -> None:
+    """A fast tokenizer keeps what the last call said of truncation."""
+    long = "a man walks through a city at night, " * 60
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            encoder.knows("city")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        lengths = {len(ids) for _ in range(200) for ids in encoder.tokenise([long], "query")}
+    finally:
+        stop.set()
+        asking.join()
+    assert lengths == {encoder.max_tokens}
 
 
 def test_vectors_are_those_of_sentence_transformers(encoder: Encoder) -> None:

@@ -118,9 +118,10 @@ def test_no_interactive_request_waits_for_bulk_because_another_passes_it(
     with watch(raw) as published:
         bulk = push(raw, BULK, *["slowfault film"] * 5)
         eventually(lambda: on_device(worker), "bulk is on the device")
-        handles = client.submit_many([f"film {number}" for number in range(5)])
-        for handle in handles:
-            handle.result(DEADLINE_S)
+        for turn in range(5):
+            handles = client.submit_many([f"film {turn} {number}" for number in range(9)])
+            for handle in handles:
+                handle.result(DEADLINE_S)
         done = [KEYS.result(task_id) in published.counts for task_id in bulk]
         assert done.count(True) < 3
         ids = {KEYS.result(task_id) for task_id in bulk}

@@ -244,7 +244,12 @@ def test_the_catalog_before_is_freed_once_its_requests_are_answered(
     pipeline = Pipeline(ENCODER, {"demo": blue}, settings)
     following = Following(settings, pipeline)
     publish(raw, KEYS, "demo", str(built / "green"), version(built / "green"))
-    held = [weakref.ref(one) for one in (blue, blue.reader, blue.attributes, blue.lexical)]
+    speller = blue.reader._speller
+    assert speller is not None
+    spread: Any = speller._spread
+    parts = (blue, blue.reader, blue.attributes, blue.lexical, speller, spread.__self__)
+    held = [weakref.ref(one) for one in parts]
+    del parts, speller, spread
     before = pipeline.prepare([RecommendRequest(query="film", k=3)], [0.0])
     del blue
     following.follow()
@@ -255,7 +260,7 @@ def test_the_catalog_before_is_freed_once_its_requests_are_answered(
     gc.disable()  # it is left alone by the collector
     try:
         del waiting, before
-        assert [ref() for ref in held] == [None] * 4
+        assert [ref() for ref in held] == [None] * 6
     finally:
         gc.enable()
     following.stop()

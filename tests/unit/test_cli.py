@@ -180,6 +180,12 @@ def test_fields_that_no_item_has_are_refused(tmp_path: Path) -> None:
     assert result.exit_code != 0
 
 
+def test_no_fields_at_all_are_refused(tmp_path: Path) -> None:
+    result = build(tmp_path, GOOD, "--fields", " , ")
+    assert result.exit_code == 2
+    assert "name at least one column" in result.output
+
+
 def test_the_model_may_come_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

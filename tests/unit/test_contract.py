@@ -120,6 +120,7 @@ def test_the_documented_limits_are_the_limits() -> None:
         "MAX_FIELDS": 64,
         "MAX_CONSTRAINTS": 64,
         "MAX_SAID_CHARS": 1_024,
+        "MAX_SIMILAR": 64,
         "MAX_REQUEST_BYTES": 262_144,
         "MAX_CHUNK": 500,
         "MAX_CHUNK_ITEMS": 20_000,

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from reclane.cli import cli
-from reclane.errors import InvalidSettings, QualityFell, RunMismatch
+from reclane.errors import InvalidSettings, ItemsInvalid, QualityFell, RunMismatch
+from reclane_worker.cases import read_cases
 from reclane_worker.evaluation.plan import read_plan
 from reclane_worker.evaluation.saved import read_run
 from reclane_worker.evaluation.worst import constraint_told
@@ -332,3 +333,18 @@ def test_constraints_are_told_in_words(
         "said": "",
     }
     assert constraint_told(constraint) == told
+
+
+@pytest.mark.parametrize(
+    "relevant", ['"i17"', "[]", "[true]", "[1.5]", "[null]", '{"i17": 1}', "17"]
+)
+def test_answers_that_are_no_list_of_ids_are_refused_by_their_line(
+    relevant: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "asked.jsonl"
+    good = '{"query": "a", "relevant": ["x", 17]}\n'
+    path.write_text(f'{good}{{"query": "b", "relevant": {relevant}}}\n')
+    with pytest.raises(ItemsInvalid, match="line 2: write an object with `query` and a list"):
+        read_cases(path)
+    path.write_text(good)
+    assert read_cases(path)[0].relevant == {"x", "17"}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reclane.contract import Constraint, Eq, Range, parse_request
+from reclane.contract import Constraint, Eq, Failure, Range, Understood, parse_request
 from reclane.errors import CatalogError
 from reclane_worker.building import build_catalog
 from reclane_worker.catalog import load_catalog
@@ -455,3 +455,34 @@ def test_an_item_to_be_like_is_not_recommended_itself(hotels: Pipeline) -> None:
     found = answer(hotels, query='like "Hotel 7"', k=60)
     assert 7 not in positions(found)
     assert found["intent"]["history_used"] == 1
+    assert found["intent"]["similar"] == ["h7"]
+
+
+@pytest.mark.parametrize(
+    "query", ['like "Hotel 7"', 'three guesthouses like "Hotel 7" in the north']
+)
+def test_an_intent_sent_back_as_it_was_told_brings_the_same_items(
+    hotels: Pipeline, query: str
+) -> None:
+    found = answer(hotels, query=query, k=60)
+    told = {key: value for key, value in found["intent"].items() if key in Understood.model_fields}
+    again = answer(hotels, query=query, k=60, intent=told)
+    assert again["items"] == found["items"]
+    assert again["intent"] == found["intent"]
+    without = answer(hotels, query=query, k=60, intent=told | {"similar": ["gone"], "text": "stay"})
+    assert "similar" not in without["intent"]
+
+
+def test_constraints_alone_are_a_request(hotels: Pipeline) -> None:
+    wanted = {"attributes": ["type"], "condition": {"any_of": ["guesthouse"]}}
+    found = answer(hotels, user_id="u", k=60, intent={"text": "", "constraints": [wanted]})
+    types = {HOTELS[n][1]["type"] for n in positions(found)}
+    assert types == {"guesthouse"}
+    (failed,) = hotels.recommend([parse_request({"user_id": "u", "intent": {"text": ""}})])
+    assert isinstance(failed, Failure)
+    assert failed.code == "unknown_user"
+
+
+def test_a_number_beyond_all_bounds_hides_nothing_else(hotels: Pipeline) -> None:
+    found = answer(hotels, query=f"a guesthouse under ${'9' * 400}")
+    assert [one["said"] for one in found["intent"]["constraints"]] == ["guesthouse"]

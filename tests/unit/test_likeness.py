@@ -104,6 +104,24 @@ def test_where_nothing_is_shared_there_is_no_likeness(rows: list[dict[str, objec
     assert of(rows) is None
 
 
+def test_the_nearer_two_years_the_more_items_have_in_common() -> None:
+    rows: list[dict[str, object]] = [{"year": 1900 + 2 * n, "price": n % 7} for n in range(60)]
+    found = of([*rows, {"price": 3}])
+    assert found is not None
+    np.testing.assert_allclose(np.linalg.norm(found.table.toarray()[:60], axis=1), 0.45, atol=1e-6)
+    likes = found.scores(sparse.csr_array(np.eye(61, dtype=np.float32)[30:31]))[0]
+    assert int(likes.argmax()) == 30
+    near, nearer = likes[[27, 33]], likes[[29, 31]]
+    assert nearer.min() > near.max()
+    assert near.min() > likes[[0, 10, 50, 59]].max()
+    assert likes[60] == 0.0  # nothing is told of its year: neither near nor far
+
+
+def test_a_year_that_all_share_or_none_has_says_nothing() -> None:
+    assert of([{"year": 1999} for _ in range(4)]) is None
+    assert of([]) is None
+
+
 def test_a_value_that_all_share_says_nothing() -> None:
     found = of([{"kind": "film"} for _ in range(4)])
     assert found is not None

@@ -325,5 +325,6 @@ def test_a_trained_model_is_judged_with_passages_of_its_own(
     assert again.passages
     assert catalog.passages
     assert torch.equal(again.vectors, catalog.vectors)
+    assert torch.equal(again.centre, catalog.centre)
     assert torch.equal(again.passages.owners, catalog.passages.owners)
     assert torch.equal(again.passages.vectors, catalog.passages.vectors)

@@ -23,9 +23,9 @@ def test_bulk_runs_where_there_is_room_in_order() -> None:
     slices = [batch(5, bulk=True), batch(6, bulk=True)]
     ready.add(slices)
     assert ready.bulk_requests == 11
-    assert ready.bulk(room=False) is None
-    assert [ready.bulk(room=True), ready.bulk(room=True)] == slices
-    assert ready.bulk(room=True) is None
+    assert ready.bulk(room=False, beside=False) is None
+    assert [ready.bulk(room=True, beside=False), ready.bulk(room=True, beside=False)] == slices
+    assert ready.bulk(room=True, beside=False) is None
     assert not ready
 
 
@@ -36,18 +36,26 @@ def test_beside_a_flood_bulk_gets_a_tenth_though_there_is_never_room() -> None:
     for _ in range(1_000):
         ready.add([batch(30)])
         ready.interactive()
-        while (one := ready.bulk(room=False)) is not None:
+        while (one := ready.bulk(room=False, beside=False)) is not None:
             run += len(one)
     assert 0.99 * 3_000 <= run <= 1.01 * 3_000
+
+
+def test_bulk_that_is_on_the_device_has_its_floor() -> None:
+    ready = Ready()
+    ready.add([batch(5, bulk=True), batch(30)])
+    ready.interactive()
+    assert ready.bulk(room=False, beside=True) is None
+    assert ready.bulk(room=False, beside=False) is not None
 
 
 def test_a_flood_before_any_bulk_came_gives_bulk_no_claim() -> None:
     ready = Ready()
     ready.add([batch(500)])
     ready.interactive()
-    assert ready.bulk(room=False) is None
+    assert ready.bulk(room=False, beside=False) is None
     ready.add([batch(5, bulk=True)])
-    assert ready.bulk(room=False) is None
+    assert ready.bulk(room=False, beside=False) is None
 
 
 def test_what_was_recovered_by_others_is_forgotten() -> None:

@@ -4,13 +4,16 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
+from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 from scipy import sparse
 
@@ -205,6 +208,13 @@ def test_dates_are_times_too(tmp_path: Path) -> None:
     text = "user,item,timestamp\nu,a,2024-01-02T00:00:00Z\nu,b,2024-01-01\n"
     text += "u,c,2024-01-02T00:30:00+01:00\n"
     assert read(written(tmp_path, text)).items.tolist() == [1, 2, 0]
+
+
+def test_dates_of_parquet_are_times_too(tmp_path: Path) -> None:
+    days = pa.array([date(2024, 1, 2), date(2024, 1, 1)], pa.date32())
+    path = tmp_path / "likes.parquet"
+    parquet.write_table(pa.table({"user": ["u"] * 2, "item": ["a", "b"], "timestamp": days}), path)
+    assert read(path).items.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("row", ["u,a,good,1", ",a,5,1", "u,,5,1", "u,a,5,soon"])

@@ -109,6 +109,16 @@ def test_the_pool_holds_every_answer_and_hard_negatives() -> None:
     assert len(chosen) == 2 + len(range(80)[HARD_RANKS]) + 1  # 3 shifts one list by one
 
 
+def test_a_pool_that_is_full_has_an_answer_to_every_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("reclane_worker.training.heldout.MAX_ITEMS", 4)
+    wanted = [frozenset(range(10)), frozenset({20}), frozenset({30, 31})]
+    chosen = pool(wanted, [[], [], []])
+    assert len(chosen) == 4
+    assert all(one & set(chosen) for one in wanted)
+
+
 @pytest.mark.parametrize(
     "figures, spent",
     [

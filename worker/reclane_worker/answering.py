@@ -76,6 +76,10 @@ def _intent(one: Prepared, picked: Picked, made: Made) -> dict[str, Any]:
             constraint.model_dump(mode="json", by_alias=True) for constraint in one.constraints
         ],
     }
+    if one.asked.count is not None:
+        told["count"] = one.asked.count
+    if one.asked.similar:
+        told["similar"] = [one.catalog.ids[position] for position in one.asked.similar]
     return told | {"reranked": picked.reranked} if made.reranker else told
 
 

@@ -36,19 +36,27 @@ def read_cases(path: Path) -> list[Case]:
             continue
         try:
             row = from_json(line, allow_inf_nan=False)
-            query, relevant = row["query"], frozenset(row["relevant"])
-            if not isinstance(query, str) or not query.strip() or not relevant:
-                raise ValueError("empty")
+            query, relevant = row["query"], row["relevant"]
+            if not isinstance(query, str) or not query.strip():
+                raise ValueError("no query")
+            if not isinstance(relevant, list) or not relevant or not all(map(_is_id, relevant)):
+                raise ValueError("no ids")
         except (ValueError, KeyError, TypeError):
             raise ItemsInvalid(
-                f"{path}, line {number}: write an object with `query` and a list `relevant`"
+                f"{path}, line {number}: write an object with `query` and a list `relevant` of "
+                "item ids"
             ) from None
         name = str(row.get("id", number))
         name = f"{name}#{number}" if name in cases else name
-        cases[name] = Case(query, relevant, name)
+        cases[name] = Case(query, frozenset(map(str, relevant)), name)
     if not cases:
         raise ItemsInvalid(f"{path} has no requests")
     return list(cases.values())
+
+
+def _is_id(value: object) -> bool:
+    """Ids that are whole numbers are text by the time they are compared, as those of items."""
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _cut(query: str) -> str:

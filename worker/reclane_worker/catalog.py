@@ -109,7 +109,7 @@ def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Cata
         titles=titles,
         positions=positions,
         vectors=items.vectors.to(device),
-        centre=_centre(items.vectors).to(device),
+        centre=centre_of(items.vectors).to(device),
         lexical=lexical.to(device),
         attributes=attributes,
         reader=Reader(schema, attributes.texts, titles, lexical.spread, encoder.knows),
@@ -145,5 +145,5 @@ def read_taste(
     return signals.moved(taste, places, len(positions))
 
 
-def _centre(vectors: torch.Tensor) -> torch.Tensor:
+def centre_of(vectors: torch.Tensor) -> torch.Tensor:
     return vectors.mean(0) if len(vectors) else vectors.new_zeros(vectors.shape[1])

@@ -1,6 +1,7 @@
 """Text to vectors: the Encoder seam, and the encoder for sentence-transformers models."""
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -167,6 +168,7 @@ class SentenceEncoder:
         self.pooling = ", ".join(type(module).__name__ for module in self._model)
         self.dim = int(self._model.get_embedding_dimension() or 0)
         self._tokenizer: Any = self._model.tokenizer
+        self._tokenising = threading.Lock()  # each call sets the truncation of the next one
         self.max_tokens = int(self._model.max_seq_length or 512)
         self._normalise = self._model.similarity_fn_name != "dot"
         self.prompts: dict[Role, str] = {role: self._prompt(role) for role in get_args(Role)}
@@ -182,13 +184,15 @@ class SentenceEncoder:
         if not texts:
             return []
         prompt = self.prompts[role]
-        encoded = self._tokenizer(
-            [prompt + self.readable(text) for text in texts],
-            truncation=True,
-            max_length=self.max_tokens,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
+        given = [prompt + self.readable(text) for text in texts]
+        with self._tokenising:
+            encoded = self._tokenizer(
+                given,
+                truncation=True,
+                max_length=self.max_tokens,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )
         ids: list[Tokens] = encoded["input_ids"]
         return ids
 
@@ -223,7 +227,8 @@ class SentenceEncoder:
         return self._literacy.trust(text, tokens)
 
     def knows(self, word: str) -> bool:
-        ids = self._tokenizer(word, add_special_tokens=False)["input_ids"]
+        with self._tokenising:
+            ids = self._tokenizer(word, add_special_tokens=False)["input_ids"]
         return len(ids) == 1 and ids[0] != self._tokenizer.unk_token_id
 
     def _prompt(self, role: str) -> str:

@@ -194,11 +194,12 @@ class LaneLoop(threading.Thread):
         return self._intake.batches([job for job in jobs if not job.bulk], leased)
 
     def _prepare_bulk(self, leased: Leased) -> None:
-        """The bulk that waits for it, portion by portion, until there is something else to do."""
+        """The bulk that waits for it, portion by portion, until there is something else to do: then
+        some is left, and nobody sleeps on what was heard."""
         while self._intake.bulk and not self._draining.is_set():
             self._ready.add(self._intake.portion(leased))
             self._launch(leased)
-            if self._is_awaited():
+            if self._intake.bulk and self._is_awaited():
                 return
 
     def _is_awaited(self) -> bool:
@@ -214,7 +215,7 @@ class LaneLoop(threading.Thread):
             if self._draining.is_set():
                 return
             self._flights.launch(batch, leased)
-        while bulk := self._ready.bulk(self._flights.room):
+        while bulk := self._ready.bulk(self._flights.room, self._flights.bulk):
             if self._draining.is_set():
                 return
             self._flights.launch(bulk, leased)

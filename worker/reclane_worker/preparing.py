@@ -23,8 +23,8 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request ready for the device: the text to compare, its tokens, constraints on attributes,
-    its history by position, and how many items to answer with at most.
+    """A request ready for the device: what it asks, the text to compare and its tokens, and its
+    history by position, items that it names as a model included.
 
     Requests with one `key` have one answer, of one version of their catalog. `trust` is how far the
     encoder can read the text, 0 to 1. Times are those of its batch.
@@ -33,14 +33,22 @@ class Prepared:
     key: str
     request: RecommendRequest
     catalog: Catalog
+    asked: Reading
     text: str
-    constraints: tuple[Constraint, ...]
-    k: int
     tokens: Tokens
     trust: float
     history: dict[int, float]
     queued_ms: float
     tokenise_ms: float
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        return self.asked.constraints
+
+    @property
+    def k(self) -> int:
+        """How many items to answer with at most."""
+        return min(self.request.k, self.asked.count or self.request.k)
 
 
 class Preparer:
@@ -99,7 +107,7 @@ class Preparer:
         text = asked.text
         if history and tells_nothing(text.casefold()):
             text = ""  # `more, please` says nothing beside a history
-        if not text and not history:
+        if not (text or history or asked.constraints):
             if request.query:
                 raise RequestFailed("the query has no visible character", "empty_query")
             if request.history:
@@ -113,9 +121,8 @@ class Preparer:
             key=f"{catalog.version} {key}",
             request=request,
             catalog=catalog,
+            asked=asked,
             text=text,
-            constraints=asked.constraints,
-            k=min(request.k, asked.count or request.k),
             tokens=read,
             trust=trust,
             history=history,
@@ -145,8 +152,10 @@ def _understand(request: RecommendRequest, catalog: Catalog | None) -> Reading:
     """What a request asks of its catalog; what it brings itself is not read again."""
     query = request.query or ""
     if request.intent is not None:
-        text = query if request.intent.text is None else request.intent.text
-        return Reading(normalise(text), request.intent.constraints)
+        told = request.intent
+        text = query if told.text is None else told.text
+        similar = () if catalog is None else tuple(catalog.known(told.similar))
+        return Reading(normalise(text), told.constraints, told.count, similar)
     if catalog is not None:
         try:
             return catalog.reader.read(query)

@@ -57,11 +57,12 @@ class Ready:
         self._owed += sum(map(len, batches)) / FLOOR
         return batches
 
-    def bulk(self, room: bool) -> Batch | None:
-        """The next batch of bulk if there is room on the device, or its floor has come due."""
+    def bulk(self, room: bool, beside: bool) -> Batch | None:
+        """The next batch of bulk if there is room on the device, or its floor has come due; not
+        while bulk is on the device, `beside` which interactive batches pass."""
         if not self._bulk:
             self._owed = min(0.0, self._owed)
-        elif room or self._owed >= 1:
+        elif room or (self._owed >= 1 and not beside):
             batch = self._bulk.popleft()
             self._owed -= len(batch)
             if room:

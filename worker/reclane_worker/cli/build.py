@@ -10,7 +10,7 @@ from reclane_worker.building import Learn, build_catalog
 from reclane_worker.cases import read_cases
 from reclane_worker.cli.bad_rows import BadRows
 from reclane_worker.cli.interactions import interaction_options
-from reclane_worker.cli.items import item_options, shown_progress
+from reclane_worker.cli.items import fields_option, item_options, shown_progress
 from reclane_worker.encoder import load_encoder
 from reclane_worker.intent.schema import read_aliases
 from reclane_worker.reading import Columns, count_rows, read_items
@@ -23,12 +23,7 @@ from reclane_worker.taste.learning import add_taste
 @click.argument("items", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
 @item_options
-@click.option(
-    "--fields",
-    default="title,text",
-    show_default=True,
-    help="What is encoded and indexed, in this order; attributes may be named, too.",
-)
+@fields_option
 @click.option(
     "--aliases",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -46,7 +41,7 @@ def build(
     out: Path,
     model: str | None,
     columns: Columns,
-    fields: str,
+    fields: tuple[str, ...],
     aliases: Path | None,
     interactions: Path | None,
     named: InteractionColumns,
@@ -75,7 +70,7 @@ def build(
             read_items(items, columns, bad),
             out,
             encoder,
-            fields=tuple(name.strip() for name in fields.split(",") if name.strip()),
+            fields=fields,
             aliases=None if aliases is None else read_aliases(aliases),
             replace=replace,
             progress=progress,

@@ -11,11 +11,12 @@ import click
 from reclane_worker.cli import figures
 from reclane_worker.cli.bad_rows import BadRows
 from reclane_worker.cli.interactions import interaction_options
+from reclane_worker.cli.items import fields_option
 from reclane_worker.cli.trials import evaluate_histories
 from reclane_worker.encoder import load_encoder
 from reclane_worker.evaluation.comparing import check_quality, compare
 from reclane_worker.evaluation.page import page
-from reclane_worker.evaluation.plan import FIELDS, Plan, Source, read_plan
+from reclane_worker.evaluation.plan import Plan, Source, read_plan
 from reclane_worker.evaluation.run import Wanted, measure_plan, open_catalog
 from reclane_worker.evaluation.saved import read_run, saved_run, write_run
 from reclane_worker.rerank.loading import load_reranker
@@ -46,7 +47,7 @@ class Outputs:
 @click.argument("requests", required=False, type=_FILE)
 @click.option("--plan", type=_FILE, help="TOML that names several catalogs and their requests.")
 @click.option("--model", help="Model id or folder; default RECLANE_MODEL.")
-@click.option("--fields", default=",".join(FIELDS), show_default=True, help="As in catalog build.")
+@fields_option
 @click.option("--limit", type=click.IntRange(min=1), help="Only so many requests, at random.")
 @click.option("--ablate", is_flag=True, help="Also tell what each part of the pipeline gains.")
 @interaction_options
@@ -64,7 +65,7 @@ def evaluate(
     requests: Path | None,
     plan: Path | None,
     model: str | None,
-    fields: str,
+    fields: tuple[str, ...],
     limit: int | None,
     ablate: bool,
     interactions: Path | None,
@@ -88,7 +89,6 @@ def evaluate(
     With ITEMS and --interactions alone: how well histories foresee likes held out.
     """
     out = Outputs(save, against, tolerance, html, as_json)
-    names = tuple(name.strip() for name in fields.split(",") if name.strip())
     wanted = Wanted(limit, ablate, named, BadRows(skip=False))
     settings = WorkerSettings.from_environment(model=model)
     if plan is not None:
@@ -96,13 +96,13 @@ def evaluate(
             raise click.UsageError("--plan names items, requests and interactions; give it alone")
         _requests(read_plan(plan), settings, wanted, out)
     elif items is not None and requests is not None:
-        source = Source(items=items, requests=requests, fields=names, interactions=interactions)
+        source = Source(items=items, requests=requests, fields=fields, interactions=interactions)
         _requests({ALONE: source}, settings, wanted, out)
     elif items is not None and interactions is not None:
         if ablate or out:
             raise click.UsageError("with --interactions alone there is --limit and --json only")
         encoder = load_encoder(settings)
-        catalog, _ = open_catalog(ALONE, items, names, None, encoder, wanted.on_bad)
+        catalog, _ = open_catalog(ALONE, items, fields, None, encoder, wanted.on_bad)
         evaluate_histories(catalog, encoder, settings, interactions, named, limit, as_json)
     else:
         raise click.UsageError("give ITEMS and REQUESTS, ITEMS and --interactions, or --plan")

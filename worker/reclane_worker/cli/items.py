@@ -16,6 +16,21 @@ folder_argument = click.argument(
     "folder", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 
+
+def _fields(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        raise click.BadParameter("name at least one column, as title,text")
+    return names
+
+
+fields_option = click.option(
+    "--fields",
+    default="title,text",
+    show_default=True,
+    callback=_fields,
+    help="What is encoded and indexed, in this order; attributes may be named, too.",
+)
 _USUAL = Columns()
 _OPTIONS = (
     click.option("--model", help="Model id or folder; default RECLANE_MODEL."),

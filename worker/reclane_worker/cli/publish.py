@@ -1,5 +1,6 @@
 """`reclane catalog publish`, `rollback` and `published`: what running workers serve."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +38,7 @@ def publish(folder: Path, name: str | None, wait_s: float, as_json: bool) -> Non
     Workers must find it under the same path. They load it while they go on answering, and no batch
     mixes two versions. Exit code 1: not all workers serve it.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100  # workers may see the link alone
     manifest = read_manifest(folder)
     verify(folder, manifest)
     name = name or folder.name

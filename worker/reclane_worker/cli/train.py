@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from reclane_worker.cli.bad_rows import BadRows
+from reclane_worker.cli.items import fields_option
 from reclane_worker.reading import Columns, read_items
 from reclane_worker.settings import WorkerSettings
 from reclane_worker.training.judging import Verdict, told
@@ -28,7 +29,7 @@ _USUAL = Choices()
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Requests to measure by, before and after; a held-out part of REQUESTS unless told.",
 )
-@click.option("--fields", default="title,text", show_default=True, help="As in catalog build.")
+@fields_option
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
@@ -65,7 +66,7 @@ def train(
     out: Path,
     model: str | None,
     validation: Path | None,
-    fields: str,
+    fields: tuple[str, ...],
     minutes: float,
     epochs: int,
     learning_rate: float,
@@ -80,7 +81,7 @@ def train(
     folder --out only if the pipeline answers no worse with it than before.
     """
     choices = Choices(
-        fields=tuple(name.strip() for name in fields.split(",") if name.strip()),
+        fields=fields,
         epochs=epochs,
         learning_rate=learning_rate,
         max_tokens=max_tokens,

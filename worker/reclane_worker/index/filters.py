@@ -76,6 +76,10 @@ class Attributes:
         held: Mapping[Any, array[int]] = self._postings.get(name, {})
         return {value: len(items) for value, items in held.items() if isinstance(value, str)}
 
+    def numbers(self, name: str) -> npt.NDArray[np.float64]:
+        """What each item has of a numeric attribute, (items,), NaN where nothing is told."""
+        return self._numbers.get(name, np.full(self._size, np.nan))
+
     def shared(self, names: Sequence[str]) -> Iterator[Sequence[int]]:
         """Of each value of these attributes, numbers aside, the items that have it."""
         for name in names:

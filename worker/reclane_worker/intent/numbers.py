@@ -1,5 +1,6 @@
 """Numbers in a request, and which attributes of a catalog they bound. Pure."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -68,7 +69,7 @@ class NumberReader:
         while found := _NUMBER.search(text, at):
             at = max(found.end("a"), found.start() + 1)
             begin = found.start("a")
-            if any(start <= begin < end for start, end in taken) or _is_in_a_word(text, found):
+            if any(start <= begin < end for start, end in taken) or not _counts(text, found):
                 continue
             quantity = self._decade(text, found) or self._quantity(text, found, names)
             if quantity:
@@ -191,6 +192,12 @@ class NumberReader:
 
 def _overlaps(span: Span[tuple[str, str]], taken: Sequence[tuple[int, int]]) -> bool:
     return any(span.start < end and start < span.end for start, end in taken)
+
+
+def _counts(text: str, found: "re.Match[str]") -> bool:
+    """Whether digits are a number: no part of a word, and none that float64 cannot hold."""
+    finite = all(math.isfinite(_value(digits)) for digits in found.group("a", "b") if digits)
+    return finite and not _is_in_a_word(text, found)
 
 
 def _is_in_a_word(text: str, found: "re.Match[str]") -> bool:

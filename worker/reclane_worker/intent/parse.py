@@ -10,6 +10,7 @@ from reclane.contract import (
     MAX_CONSTRAINTS,
     MAX_FILTER_VALUES,
     MAX_QUERY_BYTES,
+    MAX_SIMILAR,
     AnyOf,
     Constraint,
     Eq,
@@ -134,7 +135,7 @@ class Reader:
             _without(plain, reach, text, values, similar),
             tuple(dict.fromkeys(constraints))[:MAX_CONSTRAINTS],
             _count(text),
-            similar.found if similar else (),
+            similar.found[:MAX_SIMILAR] if similar else (),
         )
 
     def unmending(self) -> "Reader":

@@ -8,7 +8,6 @@ some two hundred words, it takes no memory, and only unknown words are tried.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
 from string import ascii_lowercase
 from typing import Final
 
@@ -41,18 +40,27 @@ class Speller:
         self._counts = counts
         self._spread = spread
         self._known = known
-        self._meant = lru_cache(_REMEMBERED)(self._look_up)
+        # A cache around a method would hold the index of a catalog that is gone: `uncollected`.
+        self._meant: dict[str, str] = {}
 
     def mended(self, text: str) -> tuple[str, dict[str, str]]:
         """A text with its misspelt words mended, and those: what is meant, where it stood nowhere
         as such -> what stood there."""
-        slips = {word: self._meant(word) for word in map(str.lower, _WORD.findall(text))}
+        slips = {word: self._meaning(word) for word in map(str.lower, _WORD.findall(text))}
         if not any(slips.values()):
             return text, {}
         mended = _WORD.sub(lambda found: slips[found[0].lower()] or found[0], text)
         return mended, {
             meant: word for word, meant in slips.items() if meant and meant not in slips
         }
+
+    def _meaning(self, word: str) -> str:
+        meant = self._meant.get(word)
+        if meant is None:
+            if len(self._meant) >= _REMEMBERED:
+                self._meant.clear()
+            meant = self._meant[word] = self._look_up(word)
+        return meant
 
     def _look_up(self, word: str) -> str:
         """The word that is meant; "" where it is right, or nothing clear is meant."""

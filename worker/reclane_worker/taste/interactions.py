@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -185,6 +185,8 @@ def _time(cells: Row, column: str) -> float:
             value = datetime.fromisoformat(value)
         except ValueError:
             raise ValueError(f"{column} is no time") from None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     return _number(cells, column, 0.0)

@@ -2,10 +2,11 @@
 
 An item's vector has a place for every value that several items share (a genre, an actor), worth the
 value's idf as a share of the greatest there could be: one rare value in common outweighs many that
-half the catalog has. A history is the mean of its items', minus the catalog's.
+half the catalog has. A year is between two of some marks, as far as it is near to each: items of
+about one time have that in common. A history is the mean of its items', minus the catalog's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,8 @@ from reclane_worker.taste.interactions import Table
 
 WEIGHT: Final = 2.0  # of likeness beside the cosine of the texts' vectors
 _KINDS: Final = frozenset({"category", "features", "mentions"})
+_MARKS: Final = 24  # of years, with as many items between each two
+_NEAR: Final = 0.45  # what a year is worth, as the rarest value is worth 1
 _CELLS: Final = 8_000_000  # of profiles held at once: 32 MB
 
 
@@ -36,23 +39,17 @@ class Likeness:
     @classmethod
     def of(cls, attributes: Attributes, schema: Schema, device: torch.device) -> "Likeness | None":
         """None where no value is shared."""
-        names = [name for name, one in schema.attributes.items() if one.kind in _KINDS]
-        shared = [items for items in attributes.shared(names) if len(items) > 1]
-        if not shared:
+        parts = [_shared(attributes, schema), *_years(attributes, schema)]
+        known = [part for part in parts if part is not None]
+        if not known:
             return None
-        size = len(attributes)
-        lengths = np.array([len(items) for items in shared])
-        items = np.concatenate(shared)
-        worth = np.log(size / lengths) / np.log(size)
-        idf = np.repeat(worth, lengths).astype(np.float32)
-        value = np.repeat(np.arange(len(shared)), lengths)
-        table = sparse.csr_array((idf, (items, value)), shape=(size, len(shared)))
+        table = sparse.hstack(known, format="csr")
         return cls(
             table,
             torch.from_numpy(table.indptr[:-1].astype(np.int64)).to(device),
             torch.from_numpy(table.indices.astype(np.int64)).to(device),
             torch.from_numpy(table.data).to(device),
-            torch.from_numpy(table.sum(0).astype(np.float32) / size).to(device),
+            torch.from_numpy(table.sum(0).astype(np.float32) / len(attributes)).to(device),
         )
 
     def add(self, content: torch.Tensor, histories: Sequence[Mapping[int, float]]) -> None:
@@ -87,3 +84,39 @@ class Likeness:
         worth = [weight for one in histories for weight in one.values()]
         shape = len(histories), self.table.shape[0]
         return sparse.csr_array((np.array(worth, np.float32), (rows, items)), shape=shape)
+
+
+def _shared(attributes: Attributes, schema: Schema) -> Table | None:
+    """(items, values): values that several items have."""
+    names = [name for name, one in schema.attributes.items() if one.kind in _KINDS]
+    shared = [items for items in attributes.shared(names) if len(items) > 1]
+    if not shared:
+        return None
+    size = len(attributes)
+    lengths = np.array([len(items) for items in shared])
+    items = np.concatenate(shared)
+    worth = np.log(size / lengths) / np.log(size)
+    idf = np.repeat(worth, lengths).astype(np.float32)
+    value = np.repeat(np.arange(len(shared)), lengths)
+    return sparse.csr_array((idf, (items, value)), shape=(size, len(shared)))
+
+
+def _years(attributes: Attributes, schema: Schema) -> Iterator[Table]:
+    """Of each attribute that is a year (items, marks): the shares of the two marks that it is
+    between, as roots, so that every year is as long."""
+    for name, one in schema.attributes.items():
+        if one.concept != "year":
+            continue
+        column = attributes.numbers(name)
+        items = np.flatnonzero(~np.isnan(column))
+        years = column[items]
+        marks = np.unique(np.quantile(years, np.linspace(0, 1, _MARKS))) if len(years) else years
+        if len(marks) < 2:
+            continue
+        below = np.clip(np.searchsorted(marks, years, "right") - 1, 0, len(marks) - 2)
+        share = (years - marks[below]) / np.diff(marks)[below]
+        worth = _NEAR * np.sqrt(np.concatenate((1 - share, share))).astype(np.float32)
+        places = np.tile(items, 2), np.concatenate((below, below + 1))
+        table = sparse.csr_array((worth, places), shape=(len(attributes), len(marks)))
+        table.eliminate_zeros()
+        yield table

@@ -1,6 +1,7 @@
 """Judges a model while it learns, on requests that it does not learn from, among few items."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, Final
 
 import torch
@@ -23,13 +24,14 @@ _BATCH: Final = 16
 
 def pool(relevant: Sequence[frozenset[int]], ranked: Sequence[Sequence[int]]) -> list[int]:
     """Positions that held-out requests choose among: what answers them, then their hard
-    negatives by turns."""
-    chosen = dict.fromkeys(sorted(set().union(*relevant))[:MAX_ITEMS])
+    negatives, both by turns."""
     wrong = [hard_negatives(r, known) for r, known in zip(ranked, relevant, strict=True)]
-    for turn in range(max(map(len, wrong), default=0)):
-        for items in wrong:
-            if len(chosen) < MAX_ITEMS and turn < len(items):
-                chosen.setdefault(items[turn])
+    chosen: dict[int, None] = {}
+    for wanted in ([sorted(one) for one in relevant], wrong):
+        for turn in zip_longest(*wanted):
+            for item in turn:
+                if item is not None and len(chosen) < MAX_ITEMS:
+                    chosen.setdefault(item)
     return sorted(chosen)
 
 
@@ -47,6 +49,7 @@ class HeldOut(BaseEvaluator):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         readable = encoder.readable
+        requests = [one for one in requests if not one.relevant.isdisjoint(positions)]
         self._max_tokens = encoder.max_tokens
         self.primary_metric = NAME
         self._queries = [readable(one.text) for one in requests]

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from reclane_worker.cases import Case, rankings
-from reclane_worker.catalog import Catalog
+from reclane_worker.catalog import Catalog, centre_of
 from reclane_worker.encoder import Encoder
 from reclane_worker.item_texts import ItemTexts
 from reclane_worker.metrics import Gain, gain, per_request
@@ -80,4 +80,9 @@ def encoded_by(encoder: Encoder, catalog: Catalog, items: ItemTexts) -> Catalog:
         parts.append(encode_items(texts, encoder, lambda _: None))
     whole = in_a_row(parts, encoder.dim)
     further = whole.passages.to(encoder.device) if len(whole.passages) else None
-    return replace(catalog, vectors=whole.vectors.to(encoder.device), passages=further)
+    return replace(
+        catalog,
+        vectors=whole.vectors.to(encoder.device),
+        centre=centre_of(whole.vectors).to(encoder.device),
+        passages=further,
+    )
