@@ -10,13 +10,17 @@ export TOKENIZERS_PARALLELISM := false
 # Most tests wait for processes: more of them than cores.
 PARALLEL := -n 3 --dist worksteal
 
-.PHONY: demo test quality overload reranking million test-redis7 chaos model check format venv constraints clean
+.PHONY: demo test real quality overload reranking million test-redis7 chaos model check format venv constraints clean
 
 demo: venv
 	$(BIN)/reclane demo
 
 test: venv
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not data"
+
+# The tests on the real catalogs and requests of the folder that RECLANE_DATA_DIR names; some minutes.
+real: venv
+	$(BIN)/python -m pytest $(PARALLEL) -m data
 
 # Keep today's quality on the demo's catalog as what tests/e2e/test_quality.py holds later changes to.
 quality: venv

@@ -102,6 +102,7 @@ def test_eval_on_real_requests_beats_bm25_where_the_model_reads_the_language() -
     assert scores["reclane"]["R@10"]["n"] == 80
 
 
+@pytest.mark.data
 @pytest.mark.timeout(400)
 @pytest.mark.skipif("RECLANE_DATA_DIR" not in os.environ, reason="RECLANE_DATA_DIR is not set")
 def test_reading_real_requests_finds_what_they_ask_for() -> None:

@@ -248,6 +248,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "`fields`, `context`": contract.MAX_FIELDS,
         "`constraints`": contract.MAX_CONSTRAINTS,
         "what a constraint `said`, characters": contract.MAX_SAID_CHARS,
+        "ids in an intent's `similar`": contract.MAX_SIMILAR,
         "requests of a chunk": contract.MAX_CHUNK,
         "`k` of a chunk's requests, together": contract.MAX_CHUNK_ITEMS,
     }
