@@ -32,7 +32,7 @@ from reclane_worker.wait import QueueWatch
 _log = logging.getLogger(__name__)
 
 LEAD_S: Final = 0.010  # prepare the next batch this long before the running one should end
-SLICE_MS: Final = {"cpu": 200.0, "cuda": 10.0}  # on CPU nobody waits for bulk: see `Flights`
+SLICE_MS: Final = {"cpu": 50.0, "cuda": 10.0}
 SLICES: Final = 4  # of bulk in one lease: enough to find similar lengths
 
 

@@ -97,7 +97,7 @@ class Bench:
         """One interactive request at a time: alone, and beside a run; and what the run loses."""
         side, whole = self._sides.make(), self._sides.make(RECLANE_BULK_SLICE_MS="10000")
         users = self._write("many", [{"query": text} for text in demo.burst(100 * self._rows)])
-        few = self._write("few", [{"query": text} for text in demo.burst(self._rows // 4)])
+        few = self._write("few", [{"query": text} for text in demo.burst(self._rows)])
         for one in (side, whole):
             self._run(one, few)
         sliced_s, whole_s = [], []

@@ -27,7 +27,7 @@ from reclane_worker.settings import WorkerSettings
 KEYS: Final = names.Keys()
 LEASE: Final = 256
 LIMIT_S: Final = 600.0  # no part may take longer
-BESIDE_MS: Final = 50.0  # bulk may cost an interactive request so much
+BESIDE_MS: Final = 50.0  # bulk may cost an interactive request so much: a slice on CPU
 
 
 @dataclass
