@@ -319,11 +319,11 @@ def _without(
 
 def _cut(text: str, spans: Sequence[tuple[int, int]]) -> str:
     """A text without these stretches, which may overlap."""
-    after = len(text)
-    for start, end in sorted(spans, reverse=True):
-        text = text[:start] + " " + text[min(end, after) :]
-        after = start
-    return text
+    left, at = "", 0
+    for start, end in sorted(spans):
+        left += text[at:start] + " "
+        at = max(at, end)
+    return left + text[at:]
 
 
 def _joined(text: str, one: _Value, other: _Value, words: frozenset[str]) -> bool:

@@ -39,11 +39,10 @@ class Likeness:
     @classmethod
     def of(cls, attributes: Attributes, schema: Schema, device: torch.device) -> "Likeness | None":
         """None where no value is shared."""
-        parts = [_shared(attributes, schema), *_years(attributes, schema)]
-        known = [part for part in parts if part is not None]
-        if not known:
+        parts = [*_shared(attributes, schema), *_years(attributes, schema)]
+        if not parts:
             return None
-        table = sparse.hstack(known, format="csr")
+        table = sparse.hstack(parts, format="csr")
         return cls(
             table,
             torch.from_numpy(table.indptr[:-1].astype(np.int64)).to(device),
@@ -86,19 +85,19 @@ class Likeness:
         return sparse.csr_array((np.array(worth, np.float32), (rows, items)), shape=shape)
 
 
-def _shared(attributes: Attributes, schema: Schema) -> Table | None:
-    """(items, values): values that several items have."""
+def _shared(attributes: Attributes, schema: Schema) -> Iterator[Table]:
+    """(items, values): values that several items have, where there are any."""
     names = [name for name, one in schema.attributes.items() if one.kind in _KINDS]
     shared = [items for items in attributes.shared(names) if len(items) > 1]
     if not shared:
-        return None
+        return
     size = len(attributes)
     lengths = np.array([len(items) for items in shared])
     items = np.concatenate(shared)
     worth = np.log(size / lengths) / np.log(size)
     idf = np.repeat(worth, lengths).astype(np.float32)
     value = np.repeat(np.arange(len(shared)), lengths)
-    return sparse.csr_array((idf, (items, value)), shape=(size, len(shared)))
+    yield sparse.csr_array((idf, (items, value)), shape=(size, len(shared)))
 
 
 def _years(attributes: Attributes, schema: Schema) -> Iterator[Table]:
