@@ -11,6 +11,7 @@ from rich.table import Table
 from reclane_worker import demo
 from reclane_worker.bench.bulk import Bench
 from reclane_worker.bench.sides import Sides
+from reclane_worker.cases import read_cases
 
 PARTS = ("speed", "live", "histories")
 
@@ -32,8 +33,21 @@ def bench() -> None:
     help="Items for histories: a built folder; the demo's unless told.",
 )
 @click.option("--model", default=demo.MODEL, show_default=True, help="What built that catalog.")
-def bulk(rows: int, repeats: int, parts: tuple[str, ...], catalog: Path | None, model: str) -> None:
+@click.option(
+    "--requests",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Texts for speed: a file as `reclane eval` takes; the demo's short ones unless told.",
+)
+def bulk(
+    rows: int,
+    repeats: int,
+    parts: tuple[str, ...],
+    catalog: Path | None,
+    model: str,
+    requests: Path | None,
+) -> None:
     """Bulk runs: against the bare encoder, beside live traffic, and of users without a text."""
+    texts = [one.request.query or "" for one in read_cases(requests)] if requests else None
     console = Console()
     table = Table("", "measured", "goal", title="bulk runs", title_justify="left")
     with TemporaryDirectory(prefix="reclane-bench-") as name, ExitStack() as stack:
@@ -43,7 +57,7 @@ def bulk(rows: int, repeats: int, parts: tuple[str, ...], catalog: Path | None, 
             if part == "histories":
                 found = measured.histories(model, catalog or sides.catalog(model))
             else:
-                found = measured.speed() if part == "speed" else measured.live()
+                found = measured.speed(texts) if part == "speed" else measured.live()
             for row in found:
                 table.add_row(row.what, row.measured, row.goal)
                 console.print(row.what, row.measured, row.goal, sep="  ", style="dim")
