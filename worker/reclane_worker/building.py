@@ -22,7 +22,7 @@ from reclane_worker.intent.schema import Aliases, Schema, SchemaBuilder
 from reclane_worker.layers import Row
 from reclane_worker.lookup import write_lookup
 from reclane_worker.passages import heading
-from reclane_worker.reading import SourceItem
+from reclane_worker.reading import OWN_FIELDS, SourceItem
 from reclane_worker.text import normalise
 from reclane_worker.vectors import CHUNK, Encoded, Progress, Text, VectorsFile, encode_items
 from reclane_worker.weights import Learnt
@@ -40,7 +40,7 @@ def build_catalog(
     out: Path,
     encoder: Encoder,
     *,
-    fields: tuple[str, ...] = ("title", "text"),
+    fields: tuple[str, ...] = OWN_FIELDS,
     aliases: Aliases | None = None,
     replace: bool = False,
     progress: Progress = lambda done: None,
@@ -63,7 +63,7 @@ def build_catalog(
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        schema, unseen = SchemaBuilder(aliases), set(fields) - {"title", "text"}
+        schema, unseen = SchemaBuilder(aliases), set(fields).difference(OWN_FIELDS)
 
         def seen() -> Iterator[SourceItem]:
             for item in items:

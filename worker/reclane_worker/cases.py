@@ -9,7 +9,7 @@ from pydantic_core import from_json
 from reclane.contract import MAX_QUERY_BYTES, Failure, RecommendRequest
 from reclane.errors import ItemsInvalid
 from reclane_worker.pipeline import Pipeline
-from reclane_worker.reading import open_lines
+from reclane_worker.reading import as_id, open_lines
 
 DEPTH: Final = 100
 _CHUNK: Final = 256
@@ -39,7 +39,8 @@ def read_cases(path: Path) -> list[Case]:
             query, relevant = row["query"], row["relevant"]
             if not isinstance(query, str) or not query.strip():
                 raise ValueError("no query")
-            if not isinstance(relevant, list) or not relevant or not all(map(_is_id, relevant)):
+            ids = list(map(as_id, relevant)) if isinstance(relevant, list) else []
+            if not ids or not all(ids):
                 raise ValueError("no ids")
         except (ValueError, KeyError, TypeError):
             raise ItemsInvalid(
@@ -48,15 +49,10 @@ def read_cases(path: Path) -> list[Case]:
             ) from None
         name = str(row.get("id", number))
         name = f"{name}#{number}" if name in cases else name
-        cases[name] = Case(query, frozenset(map(str, relevant)), name)
+        cases[name] = Case(query, frozenset(filter(None, ids)), name)
     if not cases:
         raise ItemsInvalid(f"{path} has no requests")
     return list(cases.values())
-
-
-def _is_id(value: object) -> bool:
-    """Ids that are whole numbers are text by the time they are compared, as those of items."""
-    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _cut(query: str) -> str:

@@ -25,6 +25,7 @@ Value: TypeAlias = Scalar | list[Scalar]
 Row: TypeAlias = dict[str, object]
 
 MAX_LINE_CHARS: Final = 16 * 1024 * 1024
+OWN_FIELDS: Final = ("title", "text")  # of any item; what is encoded unless told otherwise
 TITLE_CHARS: Final = 80  # of the text, where an item has no title
 
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -158,16 +159,22 @@ def _to_item(row: Row, columns: Columns) -> SourceItem:
     return SourceItem(item_id, title or text.lstrip()[:TITLE_CHARS], text, attributes)
 
 
-def _id(value: object) -> str:
+def as_id(value: object) -> str | None:
+    """An id as text, as which a whole number counts, too; None of what cannot be one."""
     if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if value is None or (isinstance(value, str) and not value.strip()):
+        return str(value)
+    return value if isinstance(value, str) else None
+
+
+def _id(value: object) -> str:
+    found = as_id(value)
+    if value is None or (found is not None and not found.strip()):
         raise _BadRowError("id is missing")
-    if not isinstance(value, str):
+    if found is None:
         raise _BadRowError("id is not a string")
-    if len(value) > MAX_ID_CHARS:
+    if len(found) > MAX_ID_CHARS:
         raise _BadRowError(f"id is longer than {MAX_ID_CHARS} characters")
-    return value
+    return found
 
 
 def _text(name: str, value: object) -> str:

@@ -4,13 +4,15 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reclane_worker.reading import Columns
+from reclane_worker.reading import OWN_FIELDS, Columns
+
+_USUAL_FIELDS: Final = ",".join(OWN_FIELDS)
 
 folder_argument = click.argument(
     "folder", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -20,13 +22,13 @@ folder_argument = click.argument(
 def _fields(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in value.split(",") if name.strip())
     if not names:
-        raise click.BadParameter("name at least one column, as title,text")
+        raise click.BadParameter("name at least one column, as " + _USUAL_FIELDS)
     return names
 
 
 fields_option = click.option(
     "--fields",
-    default="title,text",
+    default=_USUAL_FIELDS,
     show_default=True,
     callback=_fields,
     help="What is encoded and indexed, in this order; attributes may be named, too.",

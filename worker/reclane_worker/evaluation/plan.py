@@ -6,14 +6,13 @@ wherever the command is called, and because a gate in CI asks for the same ones 
 
 import tomllib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reclane.contract import explain_validation
 from reclane.errors import InvalidSettings
-
-FIELDS: Final = ("title", "text")
+from reclane_worker.reading import OWN_FIELDS
 
 
 class Source(BaseModel):
@@ -24,7 +23,7 @@ class Source(BaseModel):
 
     items: Path
     requests: Path
-    fields: tuple[str, ...] = Field(default=FIELDS, min_length=1)
+    fields: tuple[str, ...] = Field(default=OWN_FIELDS, min_length=1)
     aliases: Path | None = None
     interactions: Path | None = None
 

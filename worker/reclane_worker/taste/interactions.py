@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from reclane.errors import ItemsInvalid
-from reclane_worker.reading import BadRow, Columns, Row, read_rows
+from reclane_worker.reading import BadRow, Columns, Row, as_id, read_rows
 
 MAX_LIKES: Final = 1_000  # of a user, the newest: pairs of items grow with their square
 Ints = npt.NDArray[np.int32]
@@ -160,12 +160,10 @@ def arranged(
 
 
 def _name(cells: Row, column: str) -> str:
-    value = cells.get(column)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value:
+    found = as_id(cells.get(column))
+    if not found:
         raise ValueError(f"{column} is missing or no id")
-    return value
+    return found
 
 
 def _number(cells: Row, column: str, absent: float) -> float:

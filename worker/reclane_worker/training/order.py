@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reclane.errors import ModelUnusable
 from reclane_worker.manifest import MANIFEST, file_digest
+from reclane_worker.reading import OWN_FIELDS
 
 PLAN: Final = "plan.json"
 CHECKPOINTS: Final = "checkpoints"
@@ -19,7 +20,7 @@ class Choices(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fields: tuple[str, ...] = ("title", "text")
+    fields: tuple[str, ...] = OWN_FIELDS
     epochs: int = 2
     learning_rate: float = 3e-5
     max_tokens: int = 128
