@@ -16,7 +16,7 @@ from reclane_worker.encoder import Encoder
 from reclane_worker.index.filters import Attributes
 from reclane_worker.index.lexical import LexicalIndex
 from reclane_worker.intent.parse import Reader
-from reclane_worker.intent.schema import Schema, aliases_of, learn_schema
+from reclane_worker.intent.schema import Schema, aliases_of, learn_schema, readers
 from reclane_worker.layers import Whole, read_items, reading
 from reclane_worker.manifest import Manifest, path_in, read_manifest, verify
 from reclane_worker.taste import signals
@@ -97,9 +97,9 @@ def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Cata
     items = read_items(folder, manifest)
     rows, positions = items.rows, items.positions()
     titles = [row["title"] for row in rows]
-    attributes = Attributes((row["attributes"] for row in rows), len(rows))
-    lexical = items.postings.index()
     schema = read_schema(folder, manifest, items)
+    attributes = Attributes((row["attributes"] for row in rows), len(rows), readers(schema))
+    lexical = items.postings.index()
     taste = read_taste(folder, manifest, items, device)
     learnt = read_learnt(folder, manifest)
     return Catalog(

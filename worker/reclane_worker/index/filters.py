@@ -2,7 +2,8 @@
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -17,10 +18,19 @@ _EXACT: Final = 2**53
 
 
 class Attributes:
-    """Columns of a catalog: numbers as an array (NaN where absent), other values by posting."""
+    """Columns of a catalog: numbers as an array (NaN where absent), other values by posting.
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]], size: int) -> None:
+    `readers` say of some attributes what number a text stands for: such texts are both.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        size: int,
+        readers: Mapping[str, Callable[[str], float | None]] = MappingProxyType({}),
+    ) -> None:
         self._size = size
+        self._readers = readers
         self._numbers: dict[str, npt.NDArray[np.float64]] = {}
         self._postings: defaultdict[str, defaultdict[Any, array[int]]] = defaultdict(
             lambda: defaultdict(lambda: array("i"))
@@ -123,12 +133,19 @@ class Attributes:
 
     def _add(self, position: int, name: str, value: Any) -> None:
         if _is_number(value):
-            if name not in self._numbers:
-                self._numbers[name] = np.full(self._size, np.nan)
-            self._numbers[name][position] = value
+            self._count(position, name, value)
             return
+        if isinstance(value, str) and name in self._readers:
+            number = self._readers[name](value)
+            if number is not None:
+                self._count(position, name, number)
         for element in value if isinstance(value, list) else (value,):
             self._postings[name][_key(element)].append(position)
+
+    def _count(self, position: int, name: str, number: float) -> None:
+        if name not in self._numbers:
+            self._numbers[name] = np.full(self._size, np.nan)
+        self._numbers[name][position] = number
 
 
 def _is_number(value: Any) -> bool:

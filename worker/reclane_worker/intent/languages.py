@@ -7,10 +7,21 @@ Words only: what they are about comes from each catalog's schema. All are lower 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import astuple, dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 Op = Literal["gt", "gte", "lt", "lte"]
-Concept = Literal["price", "rating", "year", "duration", "size"]
+Side = Literal["start", "end"]
+Concept = Literal[
+    "price", "rating", "year", "duration", "size", "weight", "storage", "distance", "clock"
+]
+
+
+class Unit(NamedTuple):
+    """What a unit measures, and how many of the concept's smallest or usual one it is: minutes,
+    inches, grams, gigabytes, kilometres. Currencies are not converted."""
+
+    concept: Concept
+    size: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,23 +34,47 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """How a language says of two attributes which one is meant: of a journey, a day or a life,
+    its start or its end. `names` begin the words of an attribute's name; the others stand before
+    or after what is meant, or anywhere before a time."""
+
+    names: tuple[str, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    verbs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Language:
-    """Words of one language. `names` are what attributes of a concept are called, or part of it."""
+    """Words of one language. `names` are what attributes of a concept are called, or part of it;
+    `units` how large each is, see `Unit`."""
 
     names: dict[Concept, tuple[str, ...]]
-    units: dict[Concept, tuple[str, ...]]
+    name_parts: tuple[str, ...]  # of attributes' names, which alone do not tell which one
+    units: dict[Concept, dict[str, float]]
     before: tuple[Bound, ...]  # stand before their number
     after: tuple[Bound, ...]
     between: tuple[str, ...]  # before two numbers that `joins` join
     joins: tuple[str, ...]
     decades: tuple[str, ...]  # after two or four digits
+    times: dict[str, int]  # of a day, with a name: minutes since midnight
+    clock_before: dict[str, Op]  # stand before a time of day
+    clock_after: dict[str, Op]
+    roughly: tuple[str, ...]  # before or after a time of day
+    ways: dict[Side, Way]
+    parts_of_day: dict[str, tuple[int, int]]  # from and to, minutes since midnight
     free: tuple[str, ...]
     low: tuple[str, ...]  # of a price, without a number
     high: tuple[str, ...]
     negations: tuple[str, ...]  # before what is not wanted
     fillers: tuple[str, ...]  # may stand between such a word and its object
+    waived_before: tuple[str, ...]  # beside what need not be
+    waived_after: tuple[str, ...]
+    unneeded: tuple[str, ...]  # after what is negated: that need not be, either
     any_of: tuple[str, ...]  # between alternatives
     topics: tuple[str, ...]  # before what something is about, which is no category of it
+    perhaps_topics: tuple[str, ...]  # before such, or before what it belongs to
     near_before: tuple[str, ...]  # what stands beside these is a place, not what is wanted
     near_after: tuple[str, ...]
     asides: tuple[str, ...]  # before what is wanted only where nothing else is
@@ -49,6 +84,7 @@ class Language:
     no: tuple[str, ...]
     counts: tuple[str, ...]  # patterns with a group for how many
     empty: tuple[str, ...]  # tell nothing of what is wanted, even together
+    synonyms: tuple[tuple[str, ...], ...]  # of values and of attributes' names
 
 
 _ENGLISH_EMPTY: Final = (
@@ -67,13 +103,46 @@ ENGLISH: Final = Language(
         "year": ("year", "released", "published"),
         "duration": ("duration", "runtime", "length", "minutes", "hours"),
         "size": ("size", "inch", "inches"),
+        "weight": ("weight",),
+        "storage": ("storage", "memory", "capacity"),
+        "distance": ("distance", "mileage"),
     },
+    name_parts=(
+        *("allowed", "available", "availability", "included", "friendly", "service", "free"),
+        *("number", "count", "total", "level", "type", "life", "average", "maximum", "minimum"),
+        *("this", "that", "with", "from", "time", "date", "access", "accepted", "offered"),
+    ),
     units={
-        "price": ("dollars", "dollar", "bucks", "usd", "euros", "euro", "eur", "pounds", "gbp"),
-        "rating": ("stars", "star", "points"),
-        "year": (),
-        "duration": ("minutes", "minute", "mins", "min", "hours", "hour"),
-        "size": ("inches", "inch"),
+        "price": dict.fromkeys(
+            ("dollars", "dollar", "bucks", "usd", "euros", "euro", "eur", "pounds", "pound", "gbp"),
+            1,
+        ),
+        "rating": {"stars": 1, "star": 1, "points": 1},
+        "duration": {
+            **dict.fromkeys(("minutes", "minute", "mins", "min"), 1),
+            **dict.fromkeys(("hours", "hour", "hrs", "hr", "h"), 60),
+            **dict.fromkeys(("days", "day"), 1_440),
+        },
+        "size": {
+            **dict.fromkeys(("inches", "inch"), 1),
+            **dict.fromkeys(("centimetres", "centimeters", "cm"), 1 / 2.54),
+            **dict.fromkeys(("millimetres", "millimeters", "mm"), 1 / 25.4),
+        },
+        "weight": {
+            **dict.fromkeys(("grams", "gram", "g"), 1),
+            **dict.fromkeys(("kilograms", "kilogram", "kilos", "kilo", "kgs", "kg"), 1_000),
+            **dict.fromkeys(("lbs", "lb"), 453.59237),
+            **dict.fromkeys(("ounces", "ounce", "oz"), 28.349523125),
+        },
+        "storage": {
+            **dict.fromkeys(("megabytes", "megabyte", "mb"), 1e-3),
+            **dict.fromkeys(("gigabytes", "gigabyte", "gb"), 1),
+            **dict.fromkeys(("terabytes", "terabyte", "tb"), 1_000),
+        },
+        "distance": {
+            **dict.fromkeys(("kilometres", "kilometers", "kilometre", "kilometer", "km"), 1),
+            **dict.fromkeys(("miles", "mile", "mi"), 1.609344),
+        },
     },
     before=(
         Bound("at least", "gte"),
@@ -98,6 +167,12 @@ ENGLISH: Final = Language(
         Bound("since", "gte", "year"),
         Bound("shorter than", "lt", "duration"),
         Bound("longer than", "gt", "duration"),
+        Bound("lighter than", "lt", "weight"),
+        Bound("heavier than", "gt", "weight"),
+        Bound("smaller than", "lt", "size"),
+        Bound("larger than", "gt", "size"),
+        Bound("bigger than", "gt", "size"),
+        Bound("closer than", "lt", "distance"),
     ),
     after=(
         Bound("or more", "gte"),
@@ -119,6 +194,61 @@ ENGLISH: Final = Language(
     between=("between", "from"),
     joins=("-", "~", "to", "and"),
     decades=("s", "'s"),
+    times={"noon": 720, "midday": 720, "midnight": 0},
+    clock_before={
+        "after": "gte",
+        "past": "gte",
+        "from": "gte",
+        "since": "gte",
+        "later than": "gte",
+        "before": "lte",
+        "by": "lte",
+        "until": "lte",
+        "till": "lte",
+        "earlier than": "lte",
+    },
+    clock_after={
+        "or later": "gte",
+        "or after": "gte",
+        "onwards": "gte",
+        "onward": "gte",
+        "or earlier": "lte",
+        "or before": "lte",
+        "at the latest": "lte",
+    },
+    roughly=("around", "about", "approximately", "roughly", "close to", "or so", "-ish"),
+    ways={
+        "start": Way(
+            names=("depart", "origin", "from", "source", "start", "leav", "open", "begin"),
+            before=(
+                *("from", "leave", "leaves", "leaving", "depart", "departs", "departing"),
+                *("out of", "start in", "starting in", "start at", "starting at", "between"),
+            ),
+            after=("to",),
+            verbs=(
+                *("leave", "leaves", "leaving", "depart", "departs", "departing", "departure"),
+                *("start", "starts", "starting", "begins", "open", "opens", "set off"),
+            ),
+        ),
+        "end": Way(
+            names=("destination", "dest", "to", "arriv", "end", "clos", "until"),
+            before=(
+                *("to", "into", "towards", "toward", "for", "in", "at", "reach", "reaching"),
+                *("arrive", "arriving", "visit", "visiting"),
+            ),
+            after=(),
+            verbs=(
+                *("arrive", "arrives", "arriving", "arrival", "get there", "be there", "get to"),
+                *("get in", "reach", "end", "ends", "ending", "close", "closes", "be in", "there"),
+            ),
+        ),
+    },
+    parts_of_day={
+        "morning": (300, 720),
+        "afternoon": (720, 1080),
+        "evening": (1080, 1440),
+        "night": (1200, 1440),
+    },
     free=("free of charge", "for free", "free entry", "free admission", "free"),
     low=("cheap", "inexpensive", "affordable", "budget"),
     high=("expensive", "luxurious", "high-end", "upscale"),
@@ -139,8 +269,20 @@ ENGLISH: Final = Language(
         "never",
     ),
     fillers=("a", "an", "any", "the", "too", "very", "in"),
+    waived_before=(
+        *("don't need", "do not need", "doesn't need", "does not need", "no need for"),
+        *("not need to have", "n't need to have", "n't have to have", "not have to have"),
+        *("don't care about", "do not care about", "don't mind", "regardless of"),
+    ),
+    waived_after=(
+        *("doesn't matter", "does not matter", "don't matter", "isn't important"),
+        *("isn't needed", "is not needed", "not needed", "isn't required", "is not required"),
+        *("not required", "isn't necessary", "is not necessary", "not necessary", "is optional"),
+    ),
+    unneeded=("needed", "required", "necessary"),
     any_of=("or", "/", ",", "and/or"),
-    topics=("about", "on", "of", "regarding", "involving"),
+    topics=("about", "regarding", "involving"),
+    perhaps_topics=("on", "of"),
     near_before=("near", "nearby", "around", "close to", "next to"),
     near_after=(),
     asides=("and nearby", "as well as"),
@@ -153,6 +295,20 @@ ENGLISH: Final = Language(
         r"\btop (\d+)\b",
     ),
     empty=tuple(_ENGLISH_EMPTY.split()),
+    synonyms=(
+        ("cheap", "inexpensive", "affordable", "budget", "low-cost", "low cost"),
+        ("moderate", "mid-range", "midrange", "mid-priced", "reasonable", "reasonably priced"),
+        ("expensive", "high-end", "upscale", "luxurious", "luxury", "fancy", "pricey", "costly"),
+        ("centre", "center", "central", "downtown", "city centre", "city center", "town centre"),
+        ("internet", "wifi", "wi-fi", "wireless"),
+        ("parking", "car park", "a place to park", "somewhere to park", "park my car"),
+        ("guesthouse", "guest house", "bed and breakfast", "b&b"),
+        ("film", "movie"),
+        ("theatre", "theater"),
+        ("swimming pool", "swimmingpool", "pool"),
+        ("color", "colour"),
+        ("grey", "gray"),
+    ),
 )
 
 CHINESE: Final = Language(
@@ -162,13 +318,19 @@ CHINESE: Final = Language(
         "year": ("年份", "上映", "出版"),
         "duration": ("时间", "时长"),
         "size": ("尺寸",),
+        "weight": ("重量",),
+        "storage": ("容量", "内存"),
+        "distance": ("距离", "里程"),
     },
+    name_parts=(),
     units={
-        "price": ("元钱", "块钱", "美元", "美金", "欧元", "英镑", "元", "块"),
-        "rating": ("分", "颗星", "星"),
-        "year": ("年",),
-        "duration": ("小时", "分钟"),
-        "size": ("英寸", "寸"),
+        "price": dict.fromkeys(("元钱", "块钱", "美元", "美金", "欧元", "英镑", "元", "块"), 1),
+        "rating": {"分": 1, "颗星": 1, "星": 1},
+        "year": {"年": 1},
+        "duration": {"小时": 60, "分钟": 1},
+        "size": {"英寸": 1, "寸": 1, "厘米": 1 / 2.54},
+        "weight": {"公斤": 1_000, "千克": 1_000, "克": 1},
+        "distance": {"公里": 1, "千米": 1},
     },
     before=(
         Bound("至少", "gte"),
@@ -204,6 +366,32 @@ CHINESE: Final = Language(
     between=(),
     joins=("-", "~", "到", "至"),
     decades=("年代",),
+    times={"中午": 720, "正午": 720, "午夜": 0},
+    clock_before={"晚于": "gte", "早于": "lte", "不晚于": "lte", "不早于": "gte"},
+    clock_after={
+        **dict.fromkeys(("以后", "之后", "后"), "gte"),
+        **dict.fromkeys(("以前", "之前", "前"), "lte"),
+    },
+    roughly=("大约", "大概", "左右"),
+    ways={
+        "start": Way(
+            names=("出发", "始发", "起点", "发车", "开始", "开门"),
+            before=("从", "由"),
+            after=("出发", "到", "至", "去", "开往"),
+            verbs=("出发", "离开", "发车", "开车", "走"),
+        ),
+        "end": Way(
+            names=("目的", "到达", "终点", "抵达", "结束", "关门"),
+            before=("到", "去", "至", "往", "飞", "前往", "抵达", "开往"),
+            after=(),
+            verbs=("到达", "抵达", "到"),
+        ),
+    },
+    parts_of_day={
+        **dict.fromkeys(("早上", "上午"), (300, 720)),
+        "下午": (720, 1080),
+        **dict.fromkeys(("傍晚", "晚上"), (1080, 1440)),
+    },
     free=("免费", "不要钱", "免门票"),
     low=("便宜", "实惠"),
     high=("昂贵", "奢华"),
@@ -220,8 +408,12 @@ CHINESE: Final = Language(
         "不含",
     ),
     fillers=("看", "吃", "住", "去", "有", "任何", "是"),
+    waived_before=("不需要", "不用有", "不必有", "不在乎"),
+    waived_after=("无所谓", "都可以", "都行", "不重要"),
+    unneeded=(),
     any_of=("或者", "或", "还是", "、", "/"),
     topics=("关于",),
+    perhaps_topics=(),
     near_before=(),
     near_after=("附近", "周边", "旁边", "周围"),
     asides=("周边", "周边的", "周边有什么", "周边都有什么", "周边有哪些", "附近的", "附近有什么"),
@@ -234,11 +426,20 @@ CHINESE: Final = Language(
         *"的了着过和与及或是在有就都也很还吗呢吧啊呀嘛哦我你您他她它们这那个些把被给对从到不没想要看找来好请帮",
         *("什么", "怎么", "谢谢", "请问", "可以", "一个", "推荐", "介绍"),
     ),
+    synonyms=(
+        ("便宜", "实惠", "经济"),
+        ("昂贵", "高档", "高端", "奢华"),
+        ("中等", "适中"),
+        ("wifi", "无线", "无线网络", "无线上网"),
+        ("市中心", "中心城区"),
+    ),
 )
 
 LANGUAGES: Final = (ENGLISH, CHINESE)
 
 NUMBER_WORDS: Final = {
+    "zero": 0,
+    "one": 1,
     "two": 2,
     "three": 3,
     "four": 4,
@@ -248,6 +449,7 @@ NUMBER_WORDS: Final = {
     "eight": 8,
     "nine": 9,
     "ten": 10,
+    "一": 1,
     "二": 2,
     "两": 2,
     "三": 3,
@@ -278,11 +480,17 @@ def alternatives(found: Iterable[str]) -> str:
     )
 
 
-UNITS: Final[dict[str, Concept]] = {
-    word: concept
+UNITS: Final[dict[str, Unit]] = {
+    word: Unit(concept, size)
     for language in LANGUAGES
     for concept, units in language.units.items()
-    for word in units
+    for word, size in units.items()
+}
+SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
+    word: tuple(other for other in group if other != word)
+    for language in LANGUAGES
+    for group in language.synonyms
+    for word in group
 }
 FUNCTION_WORDS: Final = frozenset(
     words(
@@ -291,6 +499,7 @@ FUNCTION_WORDS: Final = frozenset(
             *one.fillers,
             *one.any_of,
             *one.topics,
+            *one.perhaps_topics,
             *one.near_before,
             *one.near_after,
             *one.similar,
@@ -306,8 +515,10 @@ def _said(value: object) -> Iterator[str]:
     """All texts in a language's rows, however deep."""
     if isinstance(value, str):
         yield from _LATIN_WORD.findall(value)
-    elif isinstance(value, dict | tuple | list):
-        for part in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, dict):
+        yield from _said((*value, *value.values()))
+    elif isinstance(value, tuple | list):
+        for part in value:
             yield from _said(part)
 
 

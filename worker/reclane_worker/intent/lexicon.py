@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
-from reclane_worker.intent.languages import UNITS, alternatives, words
+from reclane_worker.intent.languages import NUMBER_WORDS, UNITS, alternatives, words
 from reclane_worker.text import UNSPACED, is_unspaced, normalise
 
 T = TypeVar("T")
@@ -20,6 +20,13 @@ _HYPHENS: Final = re.compile(
 )
 _COUNTERS: Final = re.compile(
     rf"(?<=\d)\s?(?:{alternatives(words(lambda one: one.counters))})(?={alternatives(UNITS)})"
+)
+_SPELT: Final = re.compile(
+    r"(?<![a-z])(?:(?P<half>half an hour)|(?P<more>an hour and a half)"
+    r"|(?P<an>an?)(?= (?:hour|minute)\b)"
+    rf"|(?P<word>{alternatives(word for word in NUMBER_WORDS if word.isascii())})"
+    rf"(?=[\s-](?:{alternatives(unit for unit in UNITS if unit.isascii())})))"
+    r"|(?P<hanzi>[一二两三四五六七八九十])(?=个?(?:小时|分钟)|星级)|(?P<half_hour>半个?小时)"
 )
 _LETTER: Final = rf"[^\W_{UNSPACED}]"  # of a script with spaces between words
 _START: Final = re.compile(rf"(?<!{_LETTER})\S|(?!{_LETTER})\S")
@@ -44,13 +51,22 @@ def fold(text: str) -> str:
 def fold_normalised(text: str) -> str:
     """As `fold`, of text that is normalised already. Where two numbers have one unit, the first
     goes without."""
-    text = text.casefold()
+    text = _SPELT.sub(_in_digits, text.casefold())
     if not _DIGIT.search(text):
         return text
     if _DASH.search(text):
         text = _HYPHENS.sub("-", text)
     text = _COUNTERS.sub("", text)
     return _RANGE.sub(r"\1-\3\2", text) if "-" in text else text
+
+
+def _in_digits(found: "re.Match[str]") -> str:
+    """A number that is written out before its unit."""
+    if found["half"] or found["half_hour"]:
+        return "30 minutes"
+    if found["more"]:
+        return "90 minutes"
+    return "1" if found["an"] else str(NUMBER_WORDS[found["word"] or found["hanzi"]])
 
 
 class Lexicon(Generic[T]):

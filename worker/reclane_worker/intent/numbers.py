@@ -9,6 +9,7 @@ from typing import Final
 from reclane_worker.intent.languages import (
     CURRENCIES,
     LANGUAGES,
+    NUMBER_WORDS,
     UNITS,
     Bound,
     Concept,
@@ -16,12 +17,14 @@ from reclane_worker.intent.languages import (
     alternatives,
     words,
 )
-from reclane_worker.intent.lexicon import Lexicon, Span, ending
-from reclane_worker.intent.schema import Schema, names_of
+from reclane_worker.intent.lexicon import Lexicon, Span, ending, fold
+from reclane_worker.intent.measures import size_of
+from reclane_worker.intent.schema import Schema, names_of, short_names
 
 FIRST_YEAR: Final = 1000
 LAST_YEAR: Final = 2100
-ABOUT: Final = 0.2  # how far from a price that is said without a bound
+ABOUT: Final = 0.2  # how far from a price or a duration that is said without a bound
+_MEANT_ROUGHLY: Final = frozenset({"price", "duration", "weight", "distance"})
 CLOSE: Final = 0.05  # and from another measure that has decimals
 _THIS_CENTURY: Final = 30  # decades of two digits below belong to it
 _NAME_REACH: Final = 14  # characters between a name and its number
@@ -46,7 +49,11 @@ class NumberReader:
     """Finds quantities that a catalog's numeric attributes can take."""
 
     def __init__(self, schema: Schema) -> None:
-        self._numeric = {n: one for n, one in schema.attributes.items() if one.kind == "number"}
+        self._numeric = {
+            name: one
+            for name, one in schema.attributes.items()
+            if one.kind == "number" and one.concept != "clock"
+        }
         concepts = (
             (word, concept)
             for language in LANGUAGES
@@ -56,9 +63,17 @@ class NumberReader:
         self._names: Lexicon[tuple[str, str]] = Lexicon(
             [
                 *((called, ("attribute", name)) for called, name in names_of(schema)),
+                *((called, ("attribute", name)) for called, name in short_names(self._numeric)),
                 *((word, ("concept", concept)) for word, concept in concepts),
             ]
         )
+        counted = [name for name, one in self._numeric.items() if one.whole and not one.unit]
+        self._spelt = _before_names([fold(name.replace("_", " ")) for name in counted])
+
+    def in_digits(self, text: str) -> str:
+        """Folded text with numbers in digits that are written out before a name: `three bedrooms`
+        where those are counted."""
+        return self._spelt.sub(lambda found: str(NUMBER_WORDS[found[0]]), text)
 
     def find(self, text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Quantity]:
         """Quantities outside what is `taken` by values, from left to right."""
@@ -102,9 +117,10 @@ class NumberReader:
         bound = _AFTERS[after["op"]] if after else before[0]
         unit = _concept(found, high is not None)
         named = self._named(text, found.start(), end, names)
-        attributes = self._bounded(found, named, unit, bound, low)
+        attributes = self._bounded(found, named, unit, bound, low, between)
         if not attributes:
             return None
+        low, high, attributes = self._in_unit(found, low, high, attributes)
         sure = bool(named is not None or unit or bound or between)
         end = after.end() if after else end
         start = found.start() - (before[2] if before[0] else 0)
@@ -117,6 +133,22 @@ class NumberReader:
         exact = self._exact(start, end, attributes, low)
         return exact and replace(exact, sure=sure)
 
+    def _in_unit(
+        self,
+        found: "re.Match[str]",
+        low: float,
+        high: float | None,
+        attributes: tuple[str, ...],
+    ) -> tuple[float, float | None, tuple[str, ...]]:
+        """The numbers in the unit that the attributes have, and those of these that have it."""
+        of_low, of_high = found["ua"] or found["ub"], found["ub"] or found["ua"]
+        if not of_low or UNITS[of_low].concept != self._numeric[attributes[0]].concept:
+            return low, high, attributes
+        size = size_of(self._numeric[attributes[0]].unit)
+        alike = tuple(n for n in attributes if size_of(self._numeric[n].unit) == size)
+        low *= size_of(of_low) / size
+        return low, high if high is None else high * size_of(of_high) / size, alike
+
     def _exact(
         self, start: int, end: int, attributes: tuple[str, ...], value: float
     ) -> Quantity | None:
@@ -127,7 +159,7 @@ class NumberReader:
         ):
             return None  # it counts something else
         first = self._numeric[attributes[0]]
-        if first.concept == "price":
+        if first.concept in _MEANT_ROUGHLY:
             bounds = {"gte": value * (1 - ABOUT), "lte": value * (1 + ABOUT)}
             return Quantity(start, end, attributes, bounds)
         if first.concept == "rating" and not first.whole:
@@ -144,6 +176,7 @@ class NumberReader:
         unit: Concept | None,
         bound: Bound | None,
         value: float,
+        between: bool,
     ) -> tuple[str, ...]:
         """The attributes that a number is about: by a name beside it, its unit, or its bound."""
         if named is not None and (unit is None or unit in self._concepts(named)):
@@ -154,7 +187,7 @@ class NumberReader:
             return ()
         if concept is None and year_like and len(found["a"]) == 4:
             concept = "year"
-        if concept is None and bound is not None:
+        if concept is None and (bound is not None or between):
             concept = "price"
         return self._of(concept) if concept else ()
 
@@ -190,6 +223,15 @@ class NumberReader:
         return tuple(name for name, one in self._numeric.items() if one.concept == concept)
 
 
+def _before_names(names: Sequence[str]) -> "re.Pattern[str]":
+    """Number words before one of these names, in singular or plural."""
+    said = {form for name in names if name.isascii() for form in (name, name.removesuffix("s"))}
+    if not said:
+        return _NEVER
+    numbers = alternatives(word for word in NUMBER_WORDS if word.isascii())
+    return re.compile(rf"(?:{numbers})(?=[\s-](?:{'|'.join(map(re.escape, said))})s?(?![a-z]))")
+
+
 def _overlaps(span: Span[tuple[str, str]], taken: Sequence[tuple[int, int]]) -> bool:
     return any(span.start < end and start < span.end for start, end in taken)
 
@@ -220,7 +262,7 @@ def _end_of_one(found: "re.Match[str]") -> int:
 def _concept(found: "re.Match[str]", two: bool) -> Concept | None:
     unit = found["ua"] or (found["ub"] if two else None)
     if unit:
-        return UNITS[unit]
+        return UNITS[unit].concept
     return "price" if found["cur"] else None
 
 
@@ -243,10 +285,11 @@ def _before(text: str) -> tuple[Bound | None, bool, int]:
 
 _BEFORES: Final = {one.phrase: one for language in LANGUAGES for one in language.before}
 _AFTERS: Final = {one.phrase: one for language in LANGUAGES for one in language.after}
+_NEVER: Final = re.compile(r"(?!)")
 _DIGIT: Final = re.compile(r"\d")
 _DIGITS: Final = r"\d+(?:,\d{3})*(?:\.\d+)?"
 _NUMBER: Final = re.compile(
-    rf"(?P<cur>[{CURRENCIES}])?\s?(?P<a>{_DIGITS})\s?(?P<ua>{alternatives(UNITS)})?"
+    rf"(?P<cur>[{CURRENCIES}])?\s?(?P<a>{_DIGITS})(?:[\s-]?(?P<ua>{alternatives(UNITS)}))?"
     rf"(?:\s?(?P<join>{alternatives(words(lambda one: one.joins))})\s?[{CURRENCIES}]?"
     rf"(?P<b>{_DIGITS})\s?(?P<ub>{alternatives(UNITS)})?)?"
 )

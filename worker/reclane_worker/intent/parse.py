@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from reclane.contract import (
     MAX_CONSTRAINTS,
@@ -16,6 +16,7 @@ from reclane.contract import (
     Eq,
     Range,
 )
+from reclane_worker.intent.clock import times_in
 from reclane_worker.intent.languages import (
     LANGUAGES,
     NUMBER_WORDS,
@@ -25,9 +26,10 @@ from reclane_worker.intent.languages import (
 )
 from reclane_worker.intent.lexicon import Lexicon, Span, ending, fold_normalised
 from reclane_worker.intent.numbers import NumberReader, Quantity
-from reclane_worker.intent.schema import Schema, names_of
+from reclane_worker.intent.schema import Schema, names_of, short_names
 from reclane_worker.intent.spelling import Speller
 from reclane_worker.intent.vocabulary import value_entries, wider_values, word_counts
+from reclane_worker.intent.ways import side_of, side_said
 from reclane_worker.text import has_word, normalise, spoken, terms
 
 READ_CHARS: Final = 1_000  # of a text: more is compared, not read
@@ -91,10 +93,9 @@ class Reader:
         self._values = Lexicon(value_entries(schema, values, spread, len(titles)))
         self._wider = wider_values(schema, values, self._values)
         self._numbers = NumberReader(schema)
+        self._times = {n: one for n, one in self._attributes.items() if one.concept == "clock"}
         self._priced = {n: one for n, one in self._attributes.items() if one.concept == "price"}
-        self._yes_no = Lexicon(
-            (called, name) for called, name in names_of(schema) if self._kind(name) == "yes_no"
-        )
+        self._yes_no = Lexicon(_switch_entries(schema))
         shown = titles if len(titles) <= MAX_TITLES else ()
         self._titles = Lexicon((title, position) for position, title in enumerate(shown))
         self._knows = knows
@@ -114,17 +115,20 @@ class Reader:
         if not self._attributes:
             return Reading(plain)
         reach = _reach(plain)
-        text = fold_normalised(plain[:reach])
+        text = self._numbers.in_digits(fold_normalised(plain[:reach]))
         similar = next(self._similar(text), None)
         title = [(similar.start, similar.end)] if similar else []  # its words are no wishes
         spans = (span for span in self._values.find(text) if not _inside(span.start, title))
         found = [self._value(text, span) for span in spans]
-        values = _spread_negations(text, [one for one in found if one])
+        values = _spread_negations(text, self._opposed([one for one in found if one]))
         taken = [*title, *((one.span.start, one.span.end) for one in values)]
+        times = list(times_in(text, self._times, taken)) if self._times else []
+        counted = [*taken, *((one.start, one.end) for one in times)]
         constraints = [
             *self._categories(text, values),
             *self._features(text, values),
-            *(_number_constraint(text, one) for one in self._numbers.find(text, taken)),
+            *(_number_constraint(text, one) for one in times),
+            *(_number_constraint(text, one) for one in self._numbers.find(text, counted)),
             *self._switches(text, taken),
             *self._prices(text, taken),
         ]
@@ -155,12 +159,13 @@ class Reader:
     # ---- values
 
     def _value(self, text: str, span: Span[tuple[str, str]]) -> _Value | None:
-        """A value that is asked for or against; not one that only says where."""
+        """A value that is asked for or against; not one that only says where, or need not be."""
         names = tuple(dict.fromkeys(name for name, _ in span.found))
-        lead = _lead(text, span.start)
+        names, start = self._on_its_way(text, span, names)
+        lead = _lead(text, start)
         if "near" in lead.said or text[span.end :].lstrip().startswith(_NEAR_AFTER):
             names = tuple(name for name in names if self._kind(name) == "mentions")
-        if not names:
+        if not names or _is_waived(text, span, lead):
             return None
         values = tuple(dict.fromkeys(value for name, value in span.found if name in names))
         values += tuple(wide for value in values for wide in self._wider.get(value, ()))
@@ -171,9 +176,38 @@ class Reader:
             names,
             values,
             negated="not" in lead.said,
-            hard=closed and "about" not in lead.said,
+            hard=closed and not self._is_topic(names, lead),
             aside="aside" in lead.said,
         )
+
+    def _on_its_way(
+        self, text: str, span: Span[tuple[str, str]], names: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], int]:
+        """Of attributes for a start and for an end, those for the one that is said, and where that
+        begins."""
+        sides = {name: side_of(name, self._attributes[name].aliases) for name in names}
+        if len(set(sides.values())) < 2:
+            return names, span.start
+        said, start = side_said(text, span.start, span.end)
+        return tuple(name for name in names if sides[name] == said) or names, start
+
+    def _is_topic(self, names: Sequence[str], lead: _Lead) -> bool:
+        """Whether a value is what something is about. `On` says so of genres and tags, of which an
+        item has several; of one it says where it belongs."""
+        several = any(self._kind(name) != "category" for name in names)
+        return "about" in lead.said or ("perhaps about" in lead.said and several)
+
+    def _opposed(self, values: list[_Value]) -> list[_Value]:
+        """What may be a start or an end is the one that no other value is."""
+        settled = {one.attributes for one in values if len(one.attributes) == 1}
+        return [
+            replace(one, attributes=left)
+            if len(one.attributes) > 1
+            and len(left := tuple(n for n in one.attributes if (n,) not in settled)) == 1
+            and side_of(left[0], self._attributes[left[0]].aliases)
+            else one
+            for one in values
+        ]
 
     def _categories(self, text: str, values: Sequence[_Value]) -> Iterator[Constraint]:
         """Of attributes with one value: alternatives that are joined, else what was said last."""
@@ -212,12 +246,13 @@ class Reader:
     def _switches(self, text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Constraint]:
         """Features that an item has or has not, by the name of their attribute."""
         for span in self._yes_no.find(text):
-            if _inside(span.start, taken):
+            lead = _lead(text, span.start)
+            if _inside(span.start, taken) or _is_waived(text, span, lead):
                 continue
             yield Constraint(
-                attributes=tuple(dict.fromkeys(span.found)),
+                attributes=tuple(dict.fromkeys(name for name, _ in span.found)),
                 condition=_YES,
-                unless="not" in _lead(text, span.start).said,
+                unless="not" in lead.said or all(negated for _, negated in span.found),
                 said=text[span.start : span.end],
             )
 
@@ -251,6 +286,17 @@ class Reader:
                 while quoted and end < len(text) and text[end] in _MARKS:
                     end += 1
                 yield replace(span, start=said.start, end=end)
+
+
+def _switch_entries(schema: Schema) -> Iterator[tuple[str, tuple[str, bool]]]:
+    """What attributes that an item has or has not are called -> the attribute, and whether the
+    name negates it: `unfurnished`."""
+    switches = [name for name, one in schema.attributes.items() if one.kind == "yes_no"]
+    for called, name in (*names_of(schema), *short_names(switches)):
+        if name in switches:
+            yield called, (name, False)
+            if called.isascii() and called.isalpha():
+                yield f"un{called}", (name, True)
 
 
 def _as_said(constraint: Constraint, slips: Mapping[str, str]) -> Constraint:
@@ -363,6 +409,22 @@ def _lead(text: str, at: int) -> _Lead:
     return _Lead(frozenset(), at)
 
 
+def _is_waived(text: str, span: Span[Any], lead: _Lead) -> bool:
+    """Whether it is said of something that it need not be."""
+    after = text[span.end :].lstrip()
+    if after.startswith(_WAIVED_AFTER) or ("not" in lead.said and after.startswith(_UNNEEDED)):
+        return True
+    before = text[max(0, span.start - _BESIDE) : span.start].rstrip(" -")
+    for _ in range(1 + _MOST_FILLERS):
+        if before.endswith(_WAIVED_BEFORE):
+            return True
+        filler = ending(before, _FILLERS)
+        if not filler:
+            return False
+        before = before.removesuffix(filler).rstrip(" -")
+    return False
+
+
 _SAID_YES: Final = (word for language in LANGUAGES for word in language.yes)
 _YES: Final = AnyOf(
     any_of=tuple(
@@ -374,6 +436,7 @@ _FILLERS: Final = words(lambda one: one.fillers)
 _SAYING: Final[dict[str, Callable[[Language], tuple[str, ...]]]] = {
     "not": lambda one: one.negations,
     "about": lambda one: one.topics,
+    "perhaps about": lambda one: one.perhaps_topics,
     "near": lambda one: one.near_before,
     "aside": lambda one: one.asides,
 }
@@ -382,6 +445,9 @@ _LEADS: Final = {
     word: frozenset(what for what, said in _SAYING.items() if word in words(said))
     for word in _LEADING
 }
+_WAIVED_BEFORE: Final = words(lambda one: one.waived_before)
+_WAIVED_AFTER: Final = words(lambda one: one.waived_after)
+_UNNEEDED: Final = words(lambda one: one.unneeded)
 _NEAR_AFTER: Final = words(lambda one: one.near_after)
 _PRICED: Final = Lexicon(
     (word, kind)

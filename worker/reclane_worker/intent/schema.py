@@ -1,7 +1,8 @@
 """What the attributes of a catalog are, learnt from its items when it is built."""
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -9,24 +10,35 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reclane.errors import CatalogError
-from reclane_worker.intent.languages import LANGUAGES, Concept
+from reclane_worker.intent.languages import LANGUAGES, SYNONYMS, UNITS, Concept
 from reclane_worker.intent.lexicon import fold
+from reclane_worker.intent.measures import MISSING, Measure, measured, reader, size_of
 
 Kind = Literal["number", "category", "features", "yes_no", "mentions", "text"]
 
 MAX_VALUES: Final = 50_000  # of one attribute that requests may name
 _CLOSED: Final = 0.1  # a vocabulary so small beside its items is a controlled one
 _ALWAYS_CLOSED: Final = 12
+_SHARED: Final = 2.5  # items have each value of a single one, on average: so that it sorts them
 _UNIQUE: Final = 0.6  # scalars of which more differ are names and addresses, no categories
 _LONG_CHARS: Final = 40  # on average: prose
 _REFERENCES: Final = 0.5  # lists of which so many are titles of other items point at those
+_MEASURES: Final = 0.8  # of an attribute's texts are measures: then it is a number
+_AMBIGUOUS: Final = frozenset({"min", "h", "g", "mi", "day", "days", "pound", "pounds"})
+"""Units that are other words of names, too: `min_age`."""
+_HOURS: Final = 48.0  # durations without a unit that go up to so much are hours
+_SHORTEST_NAME: Final = 4
+_TELL_LITTLE: Final = frozenset(part for one in LANGUAGES for part in one.name_parts) | {
+    word for one in LANGUAGES for said in one.names.values() for word in said
+}
 _YES_NO: Final = frozenset(word for one in LANGUAGES for word in (*one.yes, *one.no))
 
 
 class Attribute(BaseModel):
     """One attribute. `closed`: its values are a controlled vocabulary, so that an item without a
     wanted one does not fit; else it may only be untold. `low` to `high` is the range of numbers,
-    `cheap` and `dear` their terciles."""
+    `cheap` and `dear` their terciles, all in `unit` where one is known; times of day are minutes
+    since midnight. Numbers may be written as text, `79 minutes`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -38,6 +50,7 @@ class Attribute(BaseModel):
     cheap: float = 0.0
     dear: float = 0.0
     concept: Concept | None = None
+    unit: str = ""
     aliases: tuple[str, ...] = ()
     values: dict[str, tuple[str, ...]] = {}
     """A value's other names, as the operator gave them."""
@@ -111,13 +124,14 @@ class SchemaBuilder:
 
     def _attribute(self, name: str, column: "_Column") -> Attribute:
         described = column.describe(self._titles)
-        return described.model_copy(
-            update={
-                "concept": concept_of(name) if described.kind == "number" else None,
-                "aliases": self._aliases.attributes.get(name, ()),
-                "values": self._aliases.values.get(name, {}),
-            }
-        )
+        update: dict[str, Any] = {
+            "aliases": self._aliases.attributes.get(name, ()),
+            "values": self._aliases.values.get(name, {}),
+        }
+        if described.kind == "number" and described.concept is None:
+            update["concept"] = concept = concept_of(name)
+            update["unit"] = _unit_of(name, concept, described.high)
+        return described.model_copy(update=update)
 
 
 def learn_schema(rows: Iterable[Mapping[str, Any]], aliases: Aliases) -> Schema:
@@ -146,7 +160,31 @@ def concept_of(name: str) -> Concept | None:
         for concept, words in language.names.items():
             if any(word in folded for word in words):
                 return concept
-    return None
+    said = [UNITS[word].concept for word in _units_in(name) if word not in _AMBIGUOUS]
+    return said[0] if said else None
+
+
+def _unit_of(name: str, concept: Concept | None, high: float) -> str:
+    """The unit of bare numbers, by the name; durations have one anyway."""
+    for word in _units_in(name):
+        if UNITS[word].concept == concept and UNITS[word].size != 1:
+            return word
+    if concept != "duration" or any(UNITS[w].concept == concept for w in _units_in(name)):
+        return ""
+    return "hours" if high <= _HOURS else ""
+
+
+def _units_in(name: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", fold(name)) if word in UNITS]
+
+
+def readers(schema: Schema) -> dict[str, Callable[[str], float | None]]:
+    """What reads the texts of each numeric attribute as numbers in its unit."""
+    return {
+        name: reader(one.concept, one.unit)
+        for name, one in schema.attributes.items()
+        if one.kind == "number"
+    }
 
 
 class _Column:
@@ -155,7 +193,8 @@ class _Column:
     def __init__(self) -> None:
         self._values: Counter[str] = Counter()
         self._numbers: list[float] = []
-        self._items = self._flags = self._lists = self._chars = self._elements = 0
+        self._measures: list[Measure] = []
+        self._items = self._flags = self._lists = self._chars = self._elements = self._told = 0
 
     def add(self, value: object) -> None:
         self._items += 1
@@ -172,14 +211,45 @@ class _Column:
         elif isinstance(value, str):
             self._elements += 1
             self._chars += len(value)
+            self._measure(value)
             if len(self._values) < MAX_VALUES or value in self._values:
                 self._values[value] += 1
+
+    def _measure(self, text: str) -> None:
+        if self._told >= MAX_VALUES or fold(text) in MISSING:
+            return
+        self._told += 1
+        if found := measured(text):
+            self._measures.append(found)
+
+    def _measured(self) -> Attribute | None:
+        """A number that is written as text; None where it is not, or measures this and that."""
+        if len(self._measures) < max(1.0, _MEASURES * self._told):
+            return None
+        if not any(one.value for one in self._measures):
+            return None  # free, all of them
+        concepts = Counter(one.concept for one in self._measures)
+        concept, most = concepts.most_common(1)[0]
+        bare = concepts[None] if concept is not None else 0
+        if most + bare < _MEASURES * self._told:
+            return None
+        units = Counter(one.unit for one in self._measures if one.unit and one.concept == concept)
+        unit = units.most_common(1)[0][0] if units else ""
+        numbers = [
+            one.value * size_of(one.unit) / size_of(unit) if one.unit else one.value
+            for one in self._measures
+            if one.concept in (concept, None)
+        ]
+        described = _numeric(np.asarray([*numbers, *self._numbers]))
+        return described.model_copy(update={"concept": concept, "unit": unit})
 
     def describe(self, titles: Set[str]) -> Attribute:
         if self._flags or (self._values and {fold(one) for one in self._values} <= _YES_NO):
             return Attribute(kind="yes_no", closed=True)
         if len(self._numbers) > self._elements:
             return _numeric(np.asarray(self._numbers))
+        if not self._lists and (number := self._measured()):
+            return number
         distinct = len(self._values)
         prose = self._chars > _LONG_CHARS * max(1, self._elements)
         if prose or not distinct or distinct >= MAX_VALUES:
@@ -188,8 +258,14 @@ class _Column:
             return Attribute(kind="text")
         if self._lists and sum(fold(v) in titles for v in self._values) > _REFERENCES * distinct:
             return Attribute(kind="mentions")
-        closed = distinct <= max(_ALWAYS_CLOSED, _CLOSED * self._items)
-        return Attribute(kind="features" if self._lists else "category", closed=closed)
+        if self._lists:
+            return Attribute(kind="features", closed=distinct <= self._few())
+        each = self._elements / distinct
+        return Attribute(kind="category", closed=distinct <= self._few() or each >= _SHARED)
+
+    def _few(self) -> float:
+        """So many values make a controlled vocabulary."""
+        return max(_ALWAYS_CLOSED, _CLOSED * self._items)
 
 
 def _numeric(numbers: "np.ndarray[Any, np.dtype[np.float64]]") -> Attribute:
@@ -198,8 +274,20 @@ def _numeric(numbers: "np.ndarray[Any, np.dtype[np.float64]]") -> Attribute:
     return Attribute(kind="number", whole=whole, low=low, high=high, cheap=cheap, dear=dear)
 
 
+def short_names(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """A word of an attribute's name that no other has -> the attribute: `battery` of
+    `battery_life`."""
+    parts = {name: re.split(r"[\W_]+", fold(name)) for name in names}
+    counts = Counter(part for found in parts.values() for part in set(found))
+    for name, found in parts.items():
+        for part in found if len(found) > 1 else ():
+            if len(part) >= _SHORTEST_NAME and counts[part] == 1 and part not in _TELL_LITTLE:
+                yield part, name
+
+
 def names_of(schema: Schema) -> Iterator[tuple[str, str]]:
     """What attributes are called -> the attribute."""
     for name, one in schema.attributes.items():
-        for called in (name, name.replace("_", " "), *one.aliases):
+        plain = name.replace("_", " ")
+        for called in (name, plain, *SYNONYMS.get(fold(plain), ()), *one.aliases):
             yield called, name

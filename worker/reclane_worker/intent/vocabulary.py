@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from reclane_worker.intent.languages import FUNCTION_WORDS
+from reclane_worker.intent.languages import FUNCTION_WORDS, SYNONYMS
 from reclane_worker.intent.lexicon import Lexicon, fold
-from reclane_worker.intent.schema import Schema
+from reclane_worker.intent.schema import Attribute, Schema
 
 MAX_WIDER: Final = 50  # values that a narrower one stands for: an answer tells them all
 NAMED: Final = frozenset({"category", "features", "mentions"})
@@ -27,12 +27,20 @@ def value_entries(
         if one.kind not in NAMED:
             continue
         for value, count in values(name).items():
-            for called in (value, *one.values.get(value, ())):
+            given = value, *one.values.get(value, ())
+            for called in (*given, *_otherwise(fold(value), one)):
                 folded = fold(called)
                 said = spread(folded)
                 common = said > _COMMON * items and said > _COMMONER * count
                 if folded not in FUNCTION_WORDS and not common:
                     yield called, (name, value)
+
+
+def _otherwise(value: str, attribute: Attribute) -> Iterator[str]:
+    """Other words for a folded value: `moderately` priced, an `upscale` place."""
+    yield from SYNONYMS.get(value, ())
+    if attribute.closed and attribute.kind == "category" and _LATIN.fullmatch(value):
+        yield f"{value}ly"
 
 
 def wider_values(

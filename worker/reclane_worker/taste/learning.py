@@ -13,7 +13,7 @@ from scipy import sparse
 
 from reclane_worker import manifest as layout
 from reclane_worker.index.filters import Attributes
-from reclane_worker.intent.schema import Schema
+from reclane_worker.intent.schema import Schema, readers
 from reclane_worker.reading import BadRow
 from reclane_worker.taste import neighbours, signals
 from reclane_worker.taste.interactions import (
@@ -46,7 +46,7 @@ def add_taste(
     vectors = load_file(folder / layout.VECTORS)["vectors"]
     device = torch.device("cpu")
     schema = Schema.model_validate_json((folder / layout.SCHEMA).read_bytes())
-    attributes = Attributes((row["attributes"] for row in rows), len(rows))
+    attributes = Attributes((row["attributes"] for row in rows), len(rows), readers(schema))
     content = by_content(vectors, Likeness.of(attributes, schema, device))
     taste = learn(interactions, content, device, decay)
     save_file(signals.tensors_of(taste), folder / layout.TASTE)

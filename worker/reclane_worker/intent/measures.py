@@ -1,0 +1,133 @@
+"""What a value written as text measures: `79 minutes`, `$30`, `1 TB`, `09:45`. Pure."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from reclane_worker.intent.languages import (
+    CURRENCIES,
+    LANGUAGES,
+    NUMBER_WORDS,
+    UNITS,
+    Concept,
+    alternatives,
+)
+from reclane_worker.intent.lexicon import fold
+
+LONGEST: Final = 40  # characters: longer values are no measures
+MISSING: Final = frozenset({"", "?", "-", "n/a", "na", "none", "null", "unknown", "无", "未知"})
+"""Folded values that tell nothing."""
+
+
+class Measure(NamedTuple):
+    """A number and what it measures; None and "" where nothing is said of that. The unit is as
+    written."""
+
+    value: float
+    concept: Concept | None = None
+    unit: str = ""
+
+
+def measured(text: str) -> Measure | None:
+    """What a whole text measures; None where it is not one number with at most a unit.
+
+    Hours with minutes are minutes, times of day minutes since midnight, a date is its year.
+    """
+    if len(text) > LONGEST:
+        return None
+    folded = fold(text)
+    if folded in _FREE:
+        return Measure(0.0, "price")
+    if found := CLOCK.fullmatch(folded):
+        minutes = minutes_of(found)
+        return None if minutes is None else Measure(minutes, "clock")
+    if found := _DATE.fullmatch(folded):
+        return Measure(float(found[1]), "year")
+    if found := _HOURS_MINUTES.fullmatch(folded):
+        return Measure(60.0 * int(found[1]) + int(found[2]), "duration", "minutes")
+    if not (found := _MEASURE.fullmatch(folded)) or (found["currency"] and found["unit"]):
+        return None
+    value = float(found["number"].replace(",", ""))
+    if not math.isfinite(value):
+        return None
+    if found["currency"]:
+        return Measure(value, "price")
+    unit = found["unit"] or ""
+    return Measure(value, UNITS[unit].concept if unit else None, unit)
+
+
+def size_of(unit: str) -> float:
+    """How large a unit is, see `Unit`; 1 where there is none."""
+    return UNITS[unit].size if unit in UNITS else 1.0
+
+
+def reader(concept: Concept | None, unit: str) -> Callable[[str], float | None]:
+    """Reads the text values of an attribute that measures `concept` in `unit`; None of those that
+    measure nothing, or something else."""
+
+    def read(text: str) -> float | None:
+        found = measured(text)
+        if found is None or (found.concept is not None and found.concept != concept):
+            return None
+        return found.value * size_of(found.unit) / size_of(unit) if found.unit else found.value
+
+    return read
+
+
+def minutes_of(found: "re.Match[str]") -> float | None:
+    """Since midnight, of a match of `CLOCK`; None of what is no time of day."""
+    if found["named"]:
+        return float(_NAMED[found["named"]])
+    if found["hanzi"]:
+        return _chinese(found)
+    hour, minute = int(found["hour"] or found["oclock"]), int(found["minute"] or 0)
+    half = (found["half"] or found["half_only"] or "")[:1]
+    if hour > 24 or minute > 59 or (half and not 1 <= hour <= 12):
+        return None
+    if half:
+        hour = hour % 12 + (12 if half == "p" else 0)
+    return float(60 * hour + minute)
+
+
+def _chinese(found: "re.Match[str]") -> float | None:
+    said = found["hanzi"]
+    hour = int(said) if said.isdecimal() else _spelt(said)
+    if hour is None or hour > 24:
+        return None
+    if found["part"] in _AFTERNOON and hour < 12:
+        hour += 12
+    minute = 30 if found["halfpast"] else int(found["past"] or 0)
+    return float(60 * hour + minute) if minute < 60 else None
+
+
+def _spelt(said: str) -> int | None:
+    """一 to 九十九."""
+    tens, ten, ones = said.partition("十")
+    if not ten:
+        return NUMBER_WORDS.get(said)
+    parts = NUMBER_WORDS.get(tens or "一"), NUMBER_WORDS.get(ones, None if ones else 0)
+    return None if parts[0] is None or parts[1] is None else 10 * parts[0] + parts[1]
+
+
+_NAMED: Final = {word: at for language in LANGUAGES for word, at in language.times.items()}
+_AFTERNOON: Final = frozenset({"中午", "下午", "傍晚", "晚上"})
+_HALF: Final = r"[ap]\.?m\b\.?"
+CLOCK: Final = re.compile(
+    r"(?<![\d:.])(?:"
+    rf"(?P<hour>\d{{1,2}}):(?P<minute>\d{{2}})(?::\d{{2}})?(?![\d:])(?:\s?(?P<half>{_HALF}))?"
+    rf"|(?P<oclock>\d{{1,2}})\s?(?:(?P<half_only>{_HALF})|o['’]clock\b)"
+    r"|(?P<part>早上|上午|中午|下午|傍晚|晚上|凌晨)?(?P<hanzi>\d{1,2}|[一二两三四五六七八九十]{1,3})点"
+    r"(?:钟|(?P<halfpast>半)|(?P<past>\d{1,2})分?)?"
+    rf"|(?P<named>{alternatives(_NAMED)}))"
+)
+"""A time of day in folded text."""
+_FREE: Final = frozenset(word for language in LANGUAGES for word in language.free)
+_DATE: Final = re.compile(r"(\d{4})[-/.]\d{1,2}[-/.]\d{1,2}(?:[t ]\d{2}:\d{2}.*)?")
+_HOURS_MINUTES: Final = re.compile(
+    r"(\d{1,3})\s?(?:h|hr|hrs|hour|hours|小时)\s?(?:and\s)?(\d{1,2})\s?(?:m|min|mins|minutes?|分钟?)"
+)
+_MEASURE: Final = re.compile(
+    rf"(?P<currency>[{CURRENCIES}])?\s?(?P<number>-?(?:0|[1-9]\d*|[1-9]\d{{0,2}}(?:,\d{{3}})+)(?:\.\d+)?)"
+    rf"(?:[\s-]?(?P<unit>{alternatives(UNITS)}))?"
+)
