@@ -98,8 +98,11 @@ def _one(
 
 def _meant(text: str, at: int, times: Times, op: Op | None) -> tuple[str, ...]:
     """The attributes that a time is about: by the verb beside it, else by its bound."""
-    said = verb_before(text, at)
-    side: Side = said or ("end" if op in ("lt", "lte") else "start")
+    verb = verb_before(text, at)
+    said = verb[0] if verb else None
+    if verb and op and "," in text[verb[1] : at] and said != _USUAL[op]:
+        said = None  # of a list, it is the verb of another part
+    side: Side = said or (_USUAL[op] if op else "start")
     sides = {name: side_of(name, one.aliases) for name, one in times.items()}
     if same := tuple(name for name, one in sides.items() if one == side):
         return same
@@ -108,6 +111,7 @@ def _meant(text: str, at: int, times: Times, op: Op | None) -> tuple[str, ...]:
     return tuple(name for name, one in sides.items() if one is None) or tuple(sides)
 
 
+_USUAL: Final[dict[Op, Side]] = {"gt": "start", "gte": "start", "lt": "end", "lte": "end"}
 _OPPOSITE: Final[dict[Op, Op]] = {"gt": "lt", "gte": "lte", "lt": "gt", "lte": "gte"}
 _BEFORES: Final[dict[str, Op]] = {
     phrase: op for language in LANGUAGES for phrase, op in language.clock_before.items()

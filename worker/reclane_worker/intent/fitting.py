@@ -28,24 +28,39 @@ def fit(constraints: Sequence[Constraint], base: Mask, attributes: Attributes, s
     """Of the items in `base`, those that meet every hard constraint; to meet a soft one is worth
     `soft`.
 
-    Where none does, constraints give way one by one, in the order of `_yields`, until some item
-    fits; items that meet them still come first. A constraint that not one item meets is not
+    Where none does, one constraint gives way if that is enough, else one after the other, until
+    some item fits, in the order of `_yields`, of alike ones that which most items meet first: it
+    tells least. Items that meet them still come first. A constraint that not one item meets is not
     dropped: then nothing fits.
     """
     if not base.any():
         return Fit(base, None)
-    hard = sorted((one for one in constraints if one.hard), key=_yields)
-    masks = {one: _meets(one, attributes) & base for one in hard}
+    wanted = [one for one in constraints if one.hard]
+    masks = {one: _meets(one, attributes) & base for one in wanted}
+    hard = sorted(wanted, key=lambda one: (_yields(one), -int(masks[one].sum())))
     if impossible := tuple(one for one in hard if not masks[one].any()):
         return Fit(np.zeros_like(base), None, (), impossible)
-    relaxed: list[Constraint] = []
-    allowed = _all(masks, hard, base)
-    while not allowed.any() and hard:
-        relaxed.append(hard.pop(0))
-        allowed = _all(masks, hard, base)
+    relaxed = _given_way(hard, masks, base)
+    allowed = _all(masks, [one for one in hard if one not in relaxed], base)
     wishes = [(_meets(one, attributes), soft) for one in constraints if not one.hard]
     wishes += [(masks[one], RELAXED) for one in relaxed]
     return Fit(allowed, _bonus(wishes), tuple(relaxed))
+
+
+def _given_way(
+    hard: Sequence[Constraint], masks: dict[Constraint, Mask], base: Mask
+) -> list[Constraint]:
+    """Those in whose absence some item fits: one where one is enough."""
+    if _all(masks, hard, base).any():
+        return []
+    for one in hard:
+        if _all(masks, [other for other in hard if other != one], base).any():
+            return [one]
+    return next(
+        list(hard[:count])
+        for count in range(2, len(hard) + 1)
+        if _all(masks, hard[count:], base).any()
+    )
 
 
 def _yields(constraint: Constraint) -> int:

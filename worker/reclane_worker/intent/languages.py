@@ -59,6 +59,7 @@ class Language:
     joins: tuple[str, ...]
     decades: tuple[str, ...]  # after two or four digits
     times: dict[str, int]  # of a day, with a name: minutes since midnight
+    after_hours: dict[str, Literal["a", "p"]]  # said after an hour: before or after noon
     clock_before: dict[str, Op]  # stand before a time of day
     clock_after: dict[str, Op]
     roughly: tuple[str, ...]  # before or after a time of day
@@ -67,6 +68,7 @@ class Language:
     free: tuple[str, ...]
     low: tuple[str, ...]  # of a price, without a number
     high: tuple[str, ...]
+    rated: tuple[str, ...]  # well, without a number
     negations: tuple[str, ...]  # before what is not wanted
     fillers: tuple[str, ...]  # may stand between such a word and its object
     waived_before: tuple[str, ...]  # beside what need not be
@@ -195,6 +197,12 @@ ENGLISH: Final = Language(
     joins=("-", "~", "to", "and"),
     decades=("s", "'s"),
     times={"noon": 720, "midday": 720, "midnight": 0},
+    after_hours={
+        "in the morning": "a",
+        "in the afternoon": "p",
+        "in the evening": "p",
+        "at night": "p",
+    },
     clock_before={
         "after": "gte",
         "past": "gte",
@@ -250,8 +258,13 @@ ENGLISH: Final = Language(
         "night": (1200, 1440),
     },
     free=("free of charge", "for free", "free entry", "free admission", "free"),
-    low=("cheap", "inexpensive", "affordable", "budget"),
+    low=("cheap", "cheapest", "inexpensive", "affordable", "budget"),
     high=("expensive", "luxurious", "high-end", "upscale"),
+    rated=(
+        *("top rated", "top-rated", "best rated", "best-rated", "highest rated", "highest-rated"),
+        *("highly rated", "highly-rated", "well rated", "well-rated", "best reviewed"),
+        *("well reviewed", "good reviews", "great reviews"),
+    ),
     negations=(
         "not",
         "no",
@@ -264,6 +277,13 @@ ENGLISH: Final = Language(
         "do not want",
         "don't like",
         "anything but",
+        "anywhere but",
+        "nothing",
+        "excluding",
+        "other than",
+        "rather than",
+        "instead of",
+        "not in the mood for",
         "isn't",
         "hate",
         "never",
@@ -367,6 +387,7 @@ CHINESE: Final = Language(
     joins=("-", "~", "到", "至"),
     decades=("年代",),
     times={"中午": 720, "正午": 720, "午夜": 0},
+    after_hours={},
     clock_before={"晚于": "gte", "早于": "lte", "不晚于": "lte", "不早于": "gte"},
     clock_after={
         **dict.fromkeys(("以后", "之后", "后"), "gte"),
@@ -395,6 +416,7 @@ CHINESE: Final = Language(
     free=("免费", "不要钱", "免门票"),
     low=("便宜", "实惠"),
     high=("昂贵", "奢华"),
+    rated=("评分高", "评分较高", "评价高", "评价好"),
     negations=(
         "不要",
         "不想要",

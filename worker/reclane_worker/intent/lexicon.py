@@ -28,6 +28,10 @@ _SPELT: Final = re.compile(
     rf"(?=[\s-](?:{alternatives(unit for unit in UNITS if unit.isascii())})))"
     r"|(?P<hanzi>[一二两三四五六七八九十])(?=个?(?:小时|分钟)|星级)|(?P<half_hour>半个?小时)"
 )
+MAY_SPELL: Final = re.compile(  # whether a number may be written out; says no at once, mostly
+    rf"[一二两三四五六七八九十半]|[an] (?:hour|minute)|"
+    rf"(?:{'|'.join(sorted({word[-2:] for word in NUMBER_WORDS if word.isascii()}))})[ -][a-z]"
+)
 _LETTER: Final = rf"[^\W_{UNSPACED}]"  # of a script with spaces between words
 _START: Final = re.compile(rf"(?<!{_LETTER})\S|(?!{_LETTER})\S")
 _ASCII_START: Final = re.compile(r"(?<![a-zA-Z0-9])\S|[^\sa-zA-Z0-9]")
@@ -51,7 +55,9 @@ def fold(text: str) -> str:
 def fold_normalised(text: str) -> str:
     """As `fold`, of text that is normalised already. Where two numbers have one unit, the first
     goes without."""
-    text = _SPELT.sub(_in_digits, text.casefold())
+    text = text.casefold()
+    if MAY_SPELL.search(text):
+        text = _SPELT.sub(_in_digits, text)
     if not _DIGIT.search(text):
         return text
     if _DASH.search(text):

@@ -83,6 +83,7 @@ def minutes_of(found: "re.Match[str]") -> float | None:
         return _chinese(found)
     hour, minute = int(found["hour"] or found["oclock"]), int(found["minute"] or 0)
     half = (found["half"] or found["half_only"] or "")[:1]
+    half = _HALVES.get(found["spoken"] or "", half)
     if hour > 24 or minute > 59 or (half and not 1 <= hour <= 12):
         return None
     if half:
@@ -112,11 +113,13 @@ def _spelt(said: str) -> int | None:
 
 _NAMED: Final = {word: at for language in LANGUAGES for word, at in language.times.items()}
 _AFTERNOON: Final = frozenset({"中午", "下午", "傍晚", "晚上"})
+_HALVES: Final = {said: half for one in LANGUAGES for said, half in one.after_hours.items()}
 _HALF: Final = r"[ap]\.?m\b\.?"
 CLOCK: Final = re.compile(
     r"(?<![\d:.])(?:"
     rf"(?P<hour>\d{{1,2}}):(?P<minute>\d{{2}})(?::\d{{2}})?(?![\d:])(?:\s?(?P<half>{_HALF}))?"
-    rf"|(?P<oclock>\d{{1,2}})\s?(?:(?P<half_only>{_HALF})|o['’]clock\b)"
+    rf"|(?P<oclock>\d{{1,2}})\s?(?:(?P<half_only>{_HALF})|o['’]clock\b"
+    rf"|(?P<spoken>{alternatives(_HALVES)}))"
     r"|(?P<part>早上|上午|中午|下午|傍晚|晚上|凌晨)?(?P<hanzi>\d{1,2}|[一二两三四五六七八九十]{1,3})点"
     r"(?:钟|(?P<halfpast>半)|(?P<past>\d{1,2})分?)?"
     rf"|(?P<named>{alternatives(_NAMED)}))"

@@ -17,7 +17,7 @@ from reclane_worker.intent.languages import (
     alternatives,
     words,
 )
-from reclane_worker.intent.lexicon import Lexicon, Span, ending, fold
+from reclane_worker.intent.lexicon import MAY_SPELL, Lexicon, Span, ending, fold
 from reclane_worker.intent.measures import size_of
 from reclane_worker.intent.schema import Schema, names_of, short_names
 
@@ -73,6 +73,8 @@ class NumberReader:
     def in_digits(self, text: str) -> str:
         """Folded text with numbers in digits that are written out before a name: `three bedrooms`
         where those are counted."""
+        if not MAY_SPELL.search(text):
+            return text
         return self._spelt.sub(lambda found: str(NUMBER_WORDS[found[0]]), text)
 
     def find(self, text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Quantity]:

@@ -95,6 +95,7 @@ class Reader:
         self._numbers = NumberReader(schema)
         self._times = {n: one for n, one in self._attributes.items() if one.concept == "clock"}
         self._priced = {n: one for n, one in self._attributes.items() if one.concept == "price"}
+        self._rated = {n: one for n, one in self._attributes.items() if one.concept == "rating"}
         self._yes_no = Lexicon(_switch_entries(schema))
         shown = titles if len(titles) <= MAX_TITLES else ()
         self._titles = Lexicon((title, position) for position, title in enumerate(shown))
@@ -185,6 +186,8 @@ class Reader:
     ) -> tuple[tuple[str, ...], int]:
         """Of attributes for a start and for an end, those for the one that is said, and where that
         begins."""
+        if len(names) < 2:
+            return names, span.start
         sides = {name: side_of(name, self._attributes[name].aliases) for name in names}
         if len(set(sides.values())) < 2:
             return names, span.start
@@ -256,13 +259,18 @@ class Reader:
                 said=text[span.start : span.end],
             )
 
-    # ---- prices without a number
+    # ---- prices and ratings without a number
 
     def _prices(self, text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Constraint]:
-        for span in _PRICED.find(text) if self._priced else ():
+        for span in _PRICED.find(text) if self._priced or self._rated else ():
             if _inside(span.start, taken):
                 continue
             word, (kind, *_) = text[span.start : span.end], span.found
+            if kind == "rated":
+                for name, one in self._rated.items():
+                    bound = Range(gte=one.dear)
+                    yield Constraint(attributes=(name,), condition=bound, hard=False, said=word)
+                continue
             if kind == "free":
                 if free := tuple(name for name, one in self._priced.items() if one.low == 0):
                     yield Constraint(attributes=free, condition=Eq(eq=0), said=word)
@@ -452,7 +460,12 @@ _NEAR_AFTER: Final = words(lambda one: one.near_after)
 _PRICED: Final = Lexicon(
     (word, kind)
     for language in LANGUAGES
-    for kind, said in (("free", language.free), ("low", language.low), ("high", language.high))
+    for kind, said in (
+        ("free", language.free),
+        ("low", language.low),
+        ("high", language.high),
+        ("rated", language.rated),
+    )
     for word in said
 )
 _SIMILAR: Final = Lexicon((word, word) for word in words(lambda one: one.similar))

@@ -41,13 +41,14 @@ def side_said(text: str, start: int, end: int) -> tuple[Side | None, int]:
     return ("start" if _FOLLOWED.match(text, end) else None), start
 
 
-def verb_before(text: str, at: int) -> Side | None:
-    """Which one the last verb of going or coming before `at` says, else the first one after."""
-    last: Side | None = None
+def verb_before(text: str, at: int) -> tuple[Side, int] | None:
+    """Which one the last verb of going or coming before `at` says, else the first one after, and
+    where it ends."""
+    last: tuple[Side, int] | None = None
     for found in _VERBS.finditer(text):
         if last is not None and found.start() >= at:
             break
-        last = _VERB[found[0]]
+        last = _VERB[found[0]], found.end()
     return last
 
 
