@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from readings import Rows, reader, schema, told
-from reclane.contract import Range
+from reclane.contract import AnyOf, Eq, Range
 from reclane_worker.index.filters import Attributes
 from reclane_worker.intent.measures import Measure, measured
 from reclane_worker.intent.schema import readers
@@ -186,6 +186,25 @@ def test_a_range_finds_values_in_any_unit_and_texts_are_still_equal_to_themselve
     attributes = Attributes(rows, len(rows), readers(learnt))
     assert attributes.passing(["storage"], Range(gte=500)).tolist() == [False, True, True, False]
     assert attributes.texts("storage")["1 TB"] == 1
+
+
+def test_texts_that_list_values_are_features() -> None:
+    said = ("wifi, pool", "pool, gym", "gym", "wifi, gym, pool")
+    rows: Rows = [(f"T{n}", {"amenities": said[n % 4], "city": "Paris, France"}) for n in range(20)]
+    learnt = schema(rows).attributes["amenities"]
+    assert (learnt.kind, learnt.separator, learnt.closed) == ("features", ",", True)
+    attributes = Attributes([row for _, row in rows], len(rows), readers(schema(rows)))
+    assert attributes.texts("amenities") == {"wifi": 10, "pool": 15, "gym": 15}
+    wanted = AnyOf(any_of=("wifi",)), Eq(eq="pool, gym")
+    assert [int(attributes.passing(["amenities"], one).sum()) for one in wanted] == [10, 5]
+
+
+def test_prose_and_addresses_are_no_lists() -> None:
+    rows: Rows = [
+        (f"T{n}", {"about": f"A quiet place, number {n}, by the sea", "at": f"{n} Way, Town {n}"})
+        for n in range(40)
+    ]
+    assert {one.separator for one in schema(rows).attributes.values()} == {""}
 
 
 READ = [

@@ -20,14 +20,14 @@ _EXACT: Final = 2**53
 class Attributes:
     """Columns of a catalog: numbers as an array (NaN where absent), other values by posting.
 
-    `readers` say of some attributes what number a text stands for: such texts are both.
+    `readers` say of some attributes which numbers or other values a text stands for beside itself.
     """
 
     def __init__(
         self,
         rows: Iterable[Mapping[str, Any]],
         size: int,
-        readers: Mapping[str, Callable[[str], float | None]] = MappingProxyType({}),
+        readers: Mapping[str, Callable[[str], Iterable[str | float]]] = MappingProxyType({}),
     ) -> None:
         self._size = size
         self._readers = readers
@@ -82,9 +82,15 @@ class Attributes:
         return passed
 
     def texts(self, name: str) -> dict[str, int]:
-        """The distinct text values of an attribute, and how many items have each."""
+        """The distinct text values of an attribute, and how many items have each; not a text that
+        lists others."""
         held: Mapping[Any, array[int]] = self._postings.get(name, {})
-        return {value: len(items) for value, items in held.items() if isinstance(value, str)}
+        return {
+            value: len(items)
+            for value, items in held.items()
+            if isinstance(value, str)
+            and not any(isinstance(other, str) for other in self._others(name, value))
+        }
 
     def numbers(self, name: str) -> npt.NDArray[np.float64]:
         """What each item has of a numeric attribute, (items,), NaN where nothing is told."""
@@ -135,12 +141,17 @@ class Attributes:
         if _is_number(value):
             self._count(position, name, value)
             return
-        if isinstance(value, str) and name in self._readers:
-            number = self._readers[name](value)
-            if number is not None:
-                self._count(position, name, number)
         for element in value if isinstance(value, list) else (value,):
             self._postings[name][_key(element)].append(position)
+        for other in self._others(name, value):
+            if isinstance(other, str):
+                self._postings[name][other].append(position)
+            else:
+                self._count(position, name, other)
+
+    def _others(self, name: str, value: Any) -> Iterable[str | float]:
+        read = self._readers.get(name)
+        return read(value) if read and isinstance(value, str) else ()
 
     def _count(self, position: int, name: str, number: float) -> None:
         if name not in self._numbers:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from reclane_worker.intent.languages import (
@@ -62,15 +62,14 @@ def size_of(unit: str) -> float:
     return UNITS[unit].size if unit in UNITS else 1.0
 
 
-def reader(concept: Concept | None, unit: str) -> Callable[[str], float | None]:
-    """Reads the text values of an attribute that measures `concept` in `unit`; None of those that
-    measure nothing, or something else."""
+def reader(concept: Concept | None, unit: str) -> Callable[[str], Iterator[float]]:
+    """Reads the text values of an attribute that measures `concept` in `unit`; nothing from those
+    that measure nothing, or something else."""
 
-    def read(text: str) -> float | None:
+    def read(text: str) -> Iterator[float]:
         found = measured(text)
-        if found is None or (found.concept is not None and found.concept != concept):
-            return None
-        return found.value * size_of(found.unit) / size_of(unit) if found.unit else found.value
+        if found and found.concept in (None, concept):
+            yield found.value * size_of(found.unit) / size_of(unit) if found.unit else found.value
 
     return read
 

@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,6 +20,10 @@ Kind = Literal["number", "category", "features", "yes_no", "mentions", "text"]
 MAX_VALUES: Final = 50_000  # of one attribute that requests may name
 _CLOSED: Final = 0.1  # a vocabulary so small beside its items is a controlled one
 _ALWAYS_CLOSED: Final = 12
+_SEPARATORS: Final = ("|", ";", "、", ",")
+_LISTS: Final = 0.2  # of an attribute's texts list several values
+_REPEATED: Final = 3.0  # items have each of them, on average, or it is no list
+_PART_CHARS: Final = 25
 _SHARED: Final = 2.5  # items have each value of a single one, on average: so that it sorts them
 _UNIQUE: Final = 0.6  # scalars of which more differ are names and addresses, no categories
 _LONG_CHARS: Final = 40  # on average: prose
@@ -38,7 +43,8 @@ class Attribute(BaseModel):
     """One attribute. `closed`: its values are a controlled vocabulary, so that an item without a
     wanted one does not fit; else it may only be untold. `low` to `high` is the range of numbers,
     `cheap` and `dear` their terciles, all in `unit` where one is known; times of day are minutes
-    since midnight. Numbers may be written as text, `79 minutes`."""
+    since midnight. Numbers may be written as text, `79 minutes`. `separator` stands between the
+    features that a text lists."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,6 +57,7 @@ class Attribute(BaseModel):
     dear: float = 0.0
     concept: Concept | None = None
     unit: str = ""
+    separator: str = ""
     aliases: tuple[str, ...] = ()
     values: dict[str, tuple[str, ...]] = {}
     """A value's other names, as the operator gave them."""
@@ -178,13 +185,23 @@ def _units_in(name: str) -> list[str]:
     return [word for word in re.split(r"[\W_]+", fold(name)) if word in UNITS]
 
 
-def readers(schema: Schema) -> dict[str, Callable[[str], float | None]]:
-    """What reads the texts of each numeric attribute as numbers in its unit."""
-    return {
-        name: reader(one.concept, one.unit)
-        for name, one in schema.attributes.items()
-        if one.kind == "number"
-    }
+def readers(schema: Schema) -> dict[str, Callable[[str], Iterable[str | float]]]:
+    """What texts of attributes stand for beside themselves: numbers in the attribute's unit, or
+    the values that a text lists."""
+    found: dict[str, Callable[[str], Iterable[str | float]]] = {}
+    for name, one in schema.attributes.items():
+        if one.kind == "number":
+            found[name] = reader(one.concept, one.unit)
+        elif one.separator:
+            found[name] = partial(_listed, one.separator)
+    return found
+
+
+def _listed(separator: str, text: str) -> list[str]:
+    """The values in a text; none where it is one."""
+    if separator not in text:
+        return []
+    return list(dict.fromkeys(filter(None, map(str.strip, text.split(separator)))))
 
 
 class _Column:
@@ -243,6 +260,23 @@ class _Column:
         described = _numeric(np.asarray([*numbers, *self._numbers]))
         return described.model_copy(update={"concept": concept, "unit": unit})
 
+    def _listing(self) -> Attribute | None:
+        """Features that texts list; None where they do not."""
+        if len(self._values) >= MAX_VALUES:
+            return None
+        for separator in _SEPARATORS:
+            lists = sum(count for text, count in self._values.items() if separator in text)
+            if lists < max(2.0, _LISTS * self._elements):
+                continue
+            parts: Counter[str] = Counter()
+            for text, count in self._values.items():
+                parts.update(dict.fromkeys(_listed(separator, text) or (text.strip(),), count))
+            mean = sum(map(len, parts)) / len(parts)
+            if parts.total() >= _REPEATED * len(parts) and mean <= _PART_CHARS:
+                closed = len(parts) <= self._few()
+                return Attribute(kind="features", closed=closed, separator=separator)
+        return None
+
     def describe(self, titles: Set[str]) -> Attribute:
         if self._flags or (self._values and {fold(one) for one in self._values} <= _YES_NO):
             return Attribute(kind="yes_no", closed=True)
@@ -250,6 +284,8 @@ class _Column:
             return _numeric(np.asarray(self._numbers))
         if not self._lists and (number := self._measured()):
             return number
+        if not self._lists and (listing := self._listing()):
+            return listing
         distinct = len(self._values)
         prose = self._chars > _LONG_CHARS * max(1, self._elements)
         if prose or not distinct or distinct >= MAX_VALUES:
