@@ -9,7 +9,7 @@ from reclane_worker.intent.lexicon import ending
 from reclane_worker.intent.measures import CLOCK, minutes_of
 from reclane_worker.intent.numbers import Quantity
 from reclane_worker.intent.schema import Attribute
-from reclane_worker.intent.ways import side_of, verb_before
+from reclane_worker.intent.ways import VERBS, side_of, verb_before
 
 ROUGHLY: Final = 60.0  # minutes on both sides of a time that is meant roughly
 _REACH: Final = 24  # characters before a time in which words of it stand
@@ -62,9 +62,9 @@ def _bounded(text: str, start: int, end: int, at: float, times: Times) -> Iterat
     elif phrase := ending(before, _BEFORE):
         op = _BEFORES[phrase]
         before = before.removesuffix(phrase).rstrip()
-        if negation := ending(before, _NOT):
+        if negation := _NEGATED.search(before):
             op = _OPPOSITE[op]
-            before = before.removesuffix(negation).rstrip()
+            before = before[: negation.start()].rstrip()
         names = _meant(text, start, times, op)
         yield from _one(first + len(before), end, names, {op: at})
     else:
@@ -127,5 +127,7 @@ _BEFORE: Final = words(lambda one: one.clock_before)
 _AFTER: Final = re.compile(rf"\s?({alternatives(_AFTERS)})")
 _ROUGHLY: Final = words(lambda one: one.roughly)
 _AFTER_ROUGHLY: Final = re.compile(rf"\s?({alternatives(_ROUGHLY)})")
-_NOT: Final = ("no", "not", "不")
+_NEGATED: Final = re.compile(
+    rf"(?:\b(?:no|not|cannot)|n['’]?t|不)(?:\s(?:{alternatives(VERBS)}))?$"
+)
 _JOINED: Final = re.compile(rf"\s?(?:{alternatives(words(lambda one: one.joins))})\s?")

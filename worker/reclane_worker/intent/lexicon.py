@@ -55,7 +55,7 @@ def fold(text: str) -> str:
 def fold_normalised(text: str) -> str:
     """As `fold`, of text that is normalised already. Where two numbers have one unit, the first
     goes without."""
-    text = text.casefold()
+    text = text.casefold().replace("’", "'")
     if MAY_SPELL.search(text):
         text = _SPELT.sub(_in_digits, text)
     if not _DIGIT.search(text):
@@ -132,6 +132,8 @@ def _forms(phrase: str) -> Iterator[str]:
     if not 2 <= len(phrase) <= MAX_PHRASE:
         return
     yield phrase
+    if "-" in phrase and not _DIGIT.search(phrase):
+        yield phrase.replace("-", " ")
     if phrase[-1].isascii() and phrase[-1].isalpha():
         yield phrase.removesuffix("s") if phrase.endswith("s") else phrase + "s"
 

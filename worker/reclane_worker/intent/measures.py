@@ -80,14 +80,16 @@ def minutes_of(found: "re.Match[str]") -> float | None:
         return float(_NAMED[found["named"]])
     if found["hanzi"]:
         return _chinese(found)
-    hour, minute = int(found["hour"] or found["oclock"]), int(found["minute"] or 0)
-    half = (found["half"] or found["half_only"] or "")[:1]
+    said = found["hour"] or found["oclock"] or found["shared"] or found["past"]
+    hour = int(said) if said.isdecimal() else NUMBER_WORDS[said]
+    minute = int(found["minute"] or 0) + _QUARTERS.get(found["quarter"] or "", 0)
+    half = (found["half"] or found["half_shared"] or "")[:1]
     half = _HALVES.get(found["spoken"] or "", half)
-    if hour > 24 or minute > 59 or (half and not 1 <= hour <= 12):
+    if hour > 24 or minute > 59 or (half in _AM_PM and not 1 <= hour <= 12):
         return None
-    if half:
+    if half in _AM_PM:
         hour = hour % 12 + (12 if half == "p" else 0)
-    return float(60 * hour + minute)
+    return float(60 * hour + minute) % _DAY
 
 
 def _chinese(found: "re.Match[str]") -> float | None:
@@ -97,7 +99,7 @@ def _chinese(found: "re.Match[str]") -> float | None:
         return None
     if found["part"] in _AFTERNOON and hour < 12:
         hour += 12
-    minute = 30 if found["halfpast"] else int(found["past"] or 0)
+    minute = 30 if found["halfpast"] else int(found["past_hanzi"] or 0)
     return float(60 * hour + minute) if minute < 60 else None
 
 
@@ -113,15 +115,23 @@ def _spelt(said: str) -> int | None:
 _NAMED: Final = {word: at for language in LANGUAGES for word, at in language.times.items()}
 _AFTERNOON: Final = frozenset({"中午", "下午", "傍晚", "晚上"})
 _HALVES: Final = {said: half for one in LANGUAGES for said, half in one.after_hours.items()}
+_AM_PM: Final = ("a", "p")
+_DAY: Final = 24 * 60
+_QUARTERS: Final = {"half past": 30, "quarter past": 15, "quarter to": -15}
 _HALF: Final = r"[ap]\.?m\b\.?"
+_HOUR: Final = rf"\d{{1,2}}|{alternatives(word for word in NUMBER_WORDS if word.isascii())}"
+_SPOKEN: Final = alternatives(_HALVES)
 CLOCK: Final = re.compile(
     r"(?<![\d:.])(?:"
-    rf"(?P<hour>\d{{1,2}}):(?P<minute>\d{{2}})(?::\d{{2}})?(?![\d:])(?:\s?(?P<half>{_HALF}))?"
-    rf"|(?P<oclock>\d{{1,2}})\s?(?:(?P<half_only>{_HALF})|o['’]clock\b"
-    rf"|(?P<spoken>{alternatives(_HALVES)}))"
+    rf"(?P<hour>\d{{1,2}}):(?P<minute>\d{{2}})(?::\d{{2}})?(?![\d:])"
+    rf"|(?P<quarter>half past|quarter past|quarter to) (?P<past>{_HOUR})(?![\d:])"
+    rf"|(?P<oclock>{_HOUR})(?=\s?(?:{_HALF}|o['’]?clock\b|{_SPOKEN}))"
+    rf"|(?P<shared>\d{{1,2}})(?=\s?(?:and|to|-|until|till|or)\s?\d{{1,2}}(?::\d{{2}})?"
+    rf"\s?(?P<half_shared>{_HALF}|o['’]?clock\b))"
     r"|(?P<part>早上|上午|中午|下午|傍晚|晚上|凌晨)?(?P<hanzi>\d{1,2}|[一二两三四五六七八九十]{1,3})点"
-    r"(?:钟|(?P<halfpast>半)|(?P<past>\d{1,2})分?)?"
+    r"(?:钟|(?P<halfpast>半)|(?P<past_hanzi>\d{1,2})分?)?"
     rf"|(?P<named>{alternatives(_NAMED)}))"
+    rf"(?:\s?(?:(?P<half>{_HALF})|o['’]?clock\b|(?P<spoken>{_SPOKEN})))?"
 )
 """A time of day in folded text."""
 _FREE: Final = frozenset(word for language in LANGUAGES for word in language.free)

@@ -10,6 +10,7 @@ from reclane_worker.intent.languages import (
     CURRENCIES,
     LANGUAGES,
     NUMBER_WORDS,
+    SPOKEN,
     UNITS,
     Bound,
     Concept,
@@ -19,10 +20,8 @@ from reclane_worker.intent.languages import (
 )
 from reclane_worker.intent.lexicon import MAY_SPELL, Lexicon, Span, ending, fold
 from reclane_worker.intent.measures import size_of
-from reclane_worker.intent.schema import Schema, names_of, short_names
+from reclane_worker.intent.schema import FIRST_YEAR, LAST_YEAR, Schema, names_of, short_names
 
-FIRST_YEAR: Final = 1000
-LAST_YEAR: Final = 2100
 ABOUT: Final = 0.2  # how far from a price or a duration that is said without a bound
 _MEANT_ROUGHLY: Final = frozenset({"price", "duration", "weight", "distance"})
 CLOSE: Final = 0.05  # and from another measure that has decimals
@@ -68,7 +67,8 @@ class NumberReader:
             ]
         )
         counted = [name for name, one in self._numeric.items() if one.whole and not one.unit]
-        self._spelt = _before_names([fold(name.replace("_", " ")) for name in counted])
+        called = [fold(name.replace("_", " ")) for name in counted]
+        self._spelt = _before_names([*called, *(part for part, _ in short_names(counted))])
 
     def in_digits(self, text: str) -> str:
         """Folded text with numbers in digits that are written out before a name: `three bedrooms`
@@ -108,7 +108,7 @@ class NumberReader:
     def _quantity(
         self, text: str, found: "re.Match[str]", names: Sequence[Span[tuple[str, str]]]
     ) -> Quantity | None:
-        low = _value(found["a"])
+        low = _value(found["a"], found["b"] or "")
         high = _value(found["b"]) if found["b"] else None
         before = _before(text[max(0, found.start() - _BEFORE_REACH) : found.start()])
         between = high is not None and _follows_between(text, found)
@@ -119,7 +119,8 @@ class NumberReader:
         bound = _AFTERS[after["op"]] if after else before[0]
         unit = _concept(found, high is not None)
         named = self._named(text, found.start(), end, names)
-        attributes = self._bounded(found, named, unit, bound, low, between)
+        counts = _counted(text, after.end() if after else end)
+        attributes = self._bounded(found, named, unit, bound, low, between, counts)
         if not attributes:
             return None
         low, high, attributes = self._in_unit(found, low, high, attributes)
@@ -179,12 +180,17 @@ class NumberReader:
         bound: Bound | None,
         value: float,
         between: bool,
+        counts: bool,
     ) -> tuple[str, ...]:
         """The attributes that a number is about: by a name beside it, its unit, or its bound."""
+        if named and self._concepts(named) == {"year"} and not _is_year(found, value):
+            named = None  # so much a year
         if named is not None and (unit is None or unit in self._concepts(named)):
             return named
         concept = unit or (bound.concept if bound else None)
-        year_like = FIRST_YEAR <= value <= LAST_YEAR and value == int(value) and not found["cur"]
+        year_like = _is_year(found, value)
+        if concept is None and counts and bound is not None:
+            return ()  # of something that no attribute is called
         if concept == "year" and not year_like:
             return ()
         if concept is None and year_like and len(found["a"]) == 4:
@@ -214,8 +220,9 @@ class NumberReader:
     def _meant(self, name: Span[tuple[str, str]]) -> tuple[str, ...]:
         attributes = [called for kind, called in name.found if kind == "attribute"]
         concepts = [concept for kind, concept in name.found if kind == "concept"]
-        if attributes and not concepts:
-            return tuple(one for one in attributes if one in self._numeric)
+        numeric = tuple(one for one in attributes if one in self._numeric)
+        if attributes and not self._concepts(numeric) & set(concepts):
+            return numeric
         return tuple(dict.fromkeys(one for _, concept in name.found for one in self._of(concept)))
 
     def _concepts(self, attributes: Sequence[str]) -> set[Concept | None]:
@@ -244,13 +251,30 @@ def _counts(text: str, found: "re.Match[str]") -> bool:
     return finite and not _is_in_a_word(text, found)
 
 
+def _is_year(found: "re.Match[str]", value: float) -> bool:
+    return FIRST_YEAR <= value <= LAST_YEAR and value == int(value) and not found["cur"]
+
+
+def _counted(text: str, end: int) -> bool:
+    """Whether a noun follows a number: `100 employees`."""
+    following = _AFTER_BOUND.match(text, end)
+    return following is not None and following[1] not in SPOKEN
+
+
 def _is_in_a_word(text: str, found: "re.Match[str]") -> bool:
     before = text[found.start("a") - 1 : found.start("a")]
     return before.isascii() and (before.isalnum() or before in "._/#") if before else False
 
 
-def _value(digits: str) -> float:
-    return float(digits.replace(",", ""))
+def _value(said: str, like: str = "") -> float:
+    """The number; of two that are said together the first has the second's thousands, too."""
+    digits, multiplier = _parts(said)
+    return float(digits.replace(",", "")) * _MULTIPLIERS.get(multiplier or _parts(like)[1], 1.0)
+
+
+def _parts(said: str) -> tuple[str, str]:
+    found = _PARTS.fullmatch(said)
+    return (found[1], found[2]) if found else (said, "")
 
 
 def _follows_between(text: str, found: "re.Match[str]") -> bool:
@@ -278,6 +302,9 @@ def _before(text: str) -> tuple[Bound | None, bool, int]:
     if not phrase:
         return None, False, 0
     bare = bare.removesuffix(phrase)
+    if verb := ending(bare.rstrip(), _BOUND_VERBS):
+        without = bare.rstrip().removesuffix(verb)
+        bare = without if without.rstrip().endswith(_NOT) else bare
     negated = bare.rstrip().endswith(_NOT)
     if negated:
         bare = bare.rstrip()
@@ -289,7 +316,11 @@ _BEFORES: Final = {one.phrase: one for language in LANGUAGES for one in language
 _AFTERS: Final = {one.phrase: one for language in LANGUAGES for one in language.after}
 _NEVER: Final = re.compile(r"(?!)")
 _DIGIT: Final = re.compile(r"\d")
-_DIGITS: Final = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_MULTIPLIERS: Final = {
+    word: size for language in LANGUAGES for word, size in language.multipliers.items()
+}
+_DIGITS: Final = rf"\d+(?:,\d{{3}})*(?:\.\d+)?(?:\s?(?:{alternatives(_MULTIPLIERS)}))?"
+_PARTS: Final = re.compile(r"([\d,.]+)\s?(\D*)")
 _NUMBER: Final = re.compile(
     rf"(?P<cur>[{CURRENCIES}])?\s?(?P<a>{_DIGITS})(?:[\s-]?(?P<ua>{alternatives(UNITS)}))?"
     rf"(?:\s?(?P<join>{alternatives(words(lambda one: one.joins))})\s?[{CURRENCIES}]?"
@@ -300,7 +331,9 @@ _NEEDS_BETWEEN: Final = frozenset({"and"})
 _BETWEEN: Final = re.compile(rf"(?:{alternatives(words(lambda one: one.between))})\s*$")
 _DECADE: Final = re.compile(rf"\d+(?:{alternatives(words(lambda one: one.decades))})")
 _PHRASES: Final = words(lambda one: (bound.phrase for bound in one.before))
+_AFTER_BOUND: Final = re.compile(r"\s?([a-z]{3,})")
 _BOUND_FILLERS: Final = (" the", " a", " year", "在", "为")
-_NOT: Final = ("not", "no", "不")
+_NOT: Final = ("not", "no", "n't", "不")
+_BOUND_VERBS: Final = words(lambda one: one.bound_verbs)
 _BEFORE_REACH: Final = 30
-_AFTER: Final = re.compile(rf"\s?(?P<op>{alternatives(_AFTERS)})")
+_AFTER: Final = re.compile(rf"\s?(?P<op>{alternatives(_AFTERS)})(?!\s?[{CURRENCIES}]?\d)")

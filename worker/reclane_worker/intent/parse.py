@@ -18,6 +18,7 @@ from reclane.contract import (
 )
 from reclane_worker.intent.clock import times_in
 from reclane_worker.intent.languages import (
+    CURRENCIES,
     LANGUAGES,
     NUMBER_WORDS,
     SPOKEN,
@@ -121,7 +122,7 @@ class Reader:
         title = [(similar.start, similar.end)] if similar else []  # its words are no wishes
         spans = (span for span in self._values.find(text) if not _inside(span.start, title))
         found = [self._value(text, span) for span in spans]
-        values = _spread_negations(text, self._opposed([one for one in found if one]))
+        values = _spread_negations(text, self._opposed(text, [one for one in found if one]))
         taken = [*title, *((one.span.start, one.span.end) for one in values)]
         times = list(times_in(text, self._times, taken)) if self._times else []
         counted = [*taken, *((one.start, one.end) for one in times)]
@@ -200,17 +201,26 @@ class Reader:
         several = any(self._kind(name) != "category" for name in names)
         return "about" in lead.said or ("perhaps about" in lead.said and several)
 
-    def _opposed(self, values: list[_Value]) -> list[_Value]:
-        """What may be a start or an end is the one that no other value is."""
+    def _opposed(self, text: str, values: list[_Value]) -> list[_Value]:
+        """What may be a start or an end is what its alternative is, else what no other value is."""
         settled = {one.attributes for one in values if len(one.attributes) == 1}
-        return [
-            replace(one, attributes=left)
-            if len(one.attributes) > 1
-            and len(left := tuple(n for n in one.attributes if (n,) not in settled)) == 1
-            and side_of(left[0], self._attributes[left[0]].aliases)
-            else one
-            for one in values
-        ]
+        opposed: list[_Value] = []
+        for one in values:
+            last = opposed[-1] if opposed else None
+            left = tuple(name for name in one.attributes if (name,) not in settled)
+            if (
+                last
+                and set(last.attributes) < set(one.attributes)
+                and _joined(text, last, one, _OR)
+            ):
+                one = replace(one, attributes=last.attributes)
+            elif 0 < len(left) < len(one.attributes) and self._has_side(left):
+                one = replace(one, attributes=left)
+            opposed.append(one)
+        return opposed
+
+    def _has_side(self, names: Sequence[str]) -> bool:
+        return all(side_of(name, self._attributes[name].aliases) for name in names)
 
     def _categories(self, text: str, values: Sequence[_Value]) -> Iterator[Constraint]:
         """Of attributes with one value: alternatives that are joined, else what was said last."""
@@ -250,7 +260,8 @@ class Reader:
         """Features that an item has or has not, by the name of their attribute."""
         for span in self._yes_no.find(text):
             lead = _lead(text, span.start)
-            if _inside(span.start, taken) or _is_waived(text, span, lead):
+            unneeded = "not" in lead.said and text[span.end :].lstrip().startswith(_UNNEEDED)
+            if _inside(span.start, taken) or unneeded or _is_waived(text, span, lead):
                 continue
             yield Constraint(
                 attributes=tuple(dict.fromkeys(name for name, _ in span.found)),
@@ -263,7 +274,7 @@ class Reader:
 
     def _prices(self, text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Constraint]:
         for span in _PRICED.find(text) if self._priced or self._rated else ():
-            if _inside(span.start, taken):
+            if _inside(span.start, taken) or _is_waived(text, span, _lead(text, span.start)):
                 continue
             word, (kind, *_) = text[span.start : span.end], span.found
             if kind == "rated":
@@ -275,6 +286,8 @@ class Reader:
                 if free := tuple(name for name, one in self._priced.items() if one.low == 0):
                     yield Constraint(attributes=free, condition=Eq(eq=0), said=word)
                 continue
+            if _PRICE_FOLLOWS.match(text, span.end):
+                continue  # `budget 900 dollars`
             for name, one in self._priced.items():
                 bound = Range(lte=one.cheap) if kind == "low" else Range(gte=one.dear)
                 yield Constraint(attributes=(name,), condition=bound, hard=False, said=word)
@@ -381,7 +394,17 @@ def _cut(text: str, spans: Sequence[tuple[int, int]]) -> str:
 
 
 def _joined(text: str, one: _Value, other: _Value, words: frozenset[str]) -> bool:
-    return text[one.span.end : other.span.start].strip() in words
+    """Whether one of these words joins two values: `north or in the east`, `thai food or indian
+    food`."""
+    between = text[one.span.end : other.span.start].strip()
+    if between in words:
+        return True
+    parts = between.split()
+    while len(parts) > 1 and parts[-1] in _PREPOSITIONS:
+        parts.pop()
+    if len(parts) == 2 and text[other.span.end :].lstrip().startswith(parts[0]):
+        parts = parts[1:]
+    return len(parts) == 1 and parts[0] in words
 
 
 def _inside(at: int, taken: Sequence[tuple[int, int]]) -> bool:
@@ -407,20 +430,25 @@ def _lead(text: str, at: int) -> _Lead:
     `aside`."""
     first = max(0, at - _BESIDE)
     before = text[first:at]
+    lead = _Lead(frozenset(), at)
     for _ in range(1 + _MOST_FILLERS):
         before = before.rstrip(" -")
         if word := ending(before, _LEADING):
-            return _Lead(_LEADS[word], first + len(before) - len(word))
-        if not before.endswith(_FILLERS):
+            if "not" in _LEADS[word] or not lead.said:
+                lead = _Lead(_LEADS[word], first + len(before) - len(word))
+            if "perhaps about" not in lead.said:
+                break
+            before = before.removesuffix(word)  # `not on monday`
+        elif word := ending(before, _FILLERS):
+            before = before.removesuffix(word)
+        else:
             break
-        before = before.removesuffix(next(w for w in _FILLERS if before.endswith(w)))
-    return _Lead(frozenset(), at)
+    return lead
 
 
 def _is_waived(text: str, span: Span[Any], lead: _Lead) -> bool:
     """Whether it is said of something that it need not be."""
-    after = text[span.end :].lstrip()
-    if after.startswith(_WAIVED_AFTER) or ("not" in lead.said and after.startswith(_UNNEEDED)):
+    if text[span.end :].lstrip().startswith(_WAIVED_AFTER):
         return True
     before = text[max(0, span.start - _BESIDE) : span.start].rstrip(" -")
     for _ in range(1 + _MOST_FILLERS):
@@ -439,7 +467,7 @@ _YES: Final = AnyOf(
         dict.fromkeys([True, *(w for y in _SAID_YES for w in (y, y.capitalize(), y.upper()))])
     )
 )
-_MOST_FILLERS: Final = 2
+_MOST_FILLERS: Final = 3
 _FILLERS: Final = words(lambda one: one.fillers)
 _SAYING: Final[dict[str, Callable[[Language], tuple[str, ...]]]] = {
     "not": lambda one: one.negations,
@@ -468,7 +496,15 @@ _PRICED: Final = Lexicon(
     )
     for word in said
 )
+_PRICE_FOLLOWS: Final = re.compile(rf"[:\s]{{0,2}}(?:is |of |up to )?[{CURRENCIES}]?\d")
 _SIMILAR: Final = Lexicon((word, word) for word in words(lambda one: one.similar))
 _COUNTS: Final = tuple(re.compile(pattern) for pattern in words(lambda one: one.counts))
 _ALTERNATIVES: Final = frozenset(words(lambda one: one.any_of))
+_PREPOSITIONS: Final = frozenset(
+    (
+        *_FILLERS,
+        *words(lambda one: one.perhaps_topics),
+        *words(lambda one: (word for way in one.ways.values() for word in way.before)),
+    )
+)
 _OR: Final = _ALTERNATIVES - {",", "、", "/"}

@@ -31,6 +31,8 @@ _REFERENCES: Final = 0.5  # lists of which so many are titles of other items poi
 _MEASURES: Final = 0.8  # of an attribute's texts are measures: then it is a number
 _AMBIGUOUS: Final = frozenset({"min", "h", "g", "mi", "day", "days", "pound", "pounds"})
 """Units that are other words of names, too: `min_age`."""
+FIRST_YEAR: Final = 1000
+LAST_YEAR: Final = 2100
 _HOURS: Final = 48.0  # durations without a unit that go up to so much are hours
 _SHORTEST_NAME: Final = 4
 _TELL_LITTLE: Final = frozenset(part for one in LANGUAGES for part in one.name_parts) | {
@@ -136,7 +138,10 @@ class SchemaBuilder:
             "values": self._aliases.values.get(name, {}),
         }
         if described.kind == "number" and described.concept is None:
-            update["concept"] = concept = concept_of(name)
+            concept = concept_of(name)
+            if concept == "year" and not FIRST_YEAR <= described.low <= described.high <= LAST_YEAR:
+                concept = None  # of experience, say
+            update["concept"] = concept
             update["unit"] = _unit_of(name, concept, described.high)
         return described.model_copy(update=update)
 
@@ -162,13 +167,15 @@ def aliases_of(schema: Schema) -> Aliases:
 
 def concept_of(name: str) -> Concept | None:
     """What a numeric attribute of this name measures, as far as its name tells."""
+    for word in _units_in(name):
+        if word not in _AMBIGUOUS:
+            return UNITS[word].concept
     folded = fold(name.replace("_", " "))
     for language in LANGUAGES:
         for concept, words in language.names.items():
             if any(word in folded for word in words):
                 return concept
-    said = [UNITS[word].concept for word in _units_in(name) if word not in _AMBIGUOUS]
-    return said[0] if said else None
+    return None
 
 
 def _unit_of(name: str, concept: Concept | None, high: float) -> str:

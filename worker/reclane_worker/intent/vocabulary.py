@@ -5,14 +5,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from reclane_worker.intent.languages import FUNCTION_WORDS, SYNONYMS
+from reclane_worker.intent.languages import FUNCTION_WORDS, LANGUAGES, SYNONYMS
 from reclane_worker.intent.lexicon import Lexicon, fold
 from reclane_worker.intent.schema import Attribute, Schema
+from reclane_worker.intent.ways import side_of
 
 MAX_WIDER: Final = 50  # values that a narrower one stands for: an answer tells them all
 NAMED: Final = frozenset({"category", "features", "mentions"})
 _COMMON: Final = 0.02  # of items have a word in their text: it is no name
 _COMMONER: Final = 5  # times as many as have it as a value
+_WHOLES: Final[dict[str, tuple[str, ...]]] = {
+    part: tuple(whole for whole, parts in language.wholes.items() if part in parts)
+    for language in LANGUAGES
+    for parts in language.wholes.values()
+    for part in parts
+}
 _LATIN: Final = re.compile(r"[a-z]{4,}")
 
 
@@ -23,12 +30,16 @@ def value_entries(
     items: int,
 ) -> Iterator[tuple[str, tuple[str, str]]]:
     """What values are called -> attribute and value, but for words that mean nothing here."""
+    places = _first_words(schema, values)
     for name, one in schema.attributes.items():
         if one.kind not in NAMED:
             continue
+        sided = one.kind == "category" and side_of(name, one.aliases)
         for value, count in values(name).items():
             given = value, *one.values.get(value, ())
-            for called in (*given, *_otherwise(fold(value), one)):
+            first = fold(value).partition(" ")[0]
+            short = (first,) if sided and first in places else ()
+            for called in (*given, *short, *_otherwise(fold(value), one)):
                 folded = fold(called)
                 said = spread(folded)
                 common = said > _COMMON * items and said > _COMMONER * count
@@ -37,10 +48,24 @@ def value_entries(
 
 
 def _otherwise(value: str, attribute: Attribute) -> Iterator[str]:
-    """Other words for a folded value: `moderately` priced, an `upscale` place."""
-    yield from SYNONYMS.get(value, ())
+    """Other words for a folded value: `moderately` priced, an `upscale` place, the `weekend`."""
+    yield from SYNONYMS.get(value, SYNONYMS.get(value.removesuffix("s"), ()))
+    yield from _WHOLES.get(value, ())
     if attribute.closed and attribute.kind == "category" and _LATIN.fullmatch(value):
         yield f"{value}ly"
+
+
+def _first_words(schema: Schema, values: Callable[[str], Mapping[str, int]]) -> set[str]:
+    """First words of places that something starts or ends at, which may stand for the whole."""
+    named = {fold(value) for name in schema.attributes for value in values(name)}
+    firsts = {
+        fold(value).partition(" ")[0]
+        for name, one in schema.attributes.items()
+        if one.kind == "category" and side_of(name, one.aliases)
+        for value in values(name)
+        if " " in value
+    }
+    return {word for word in firsts - named if _LATIN.fullmatch(word)}
 
 
 def wider_values(

@@ -40,8 +40,9 @@ CURRENCIES: Final = "$€£¥"
 
 
 def words(take: Callable[[Language], Iterable[str]]) -> tuple[str, ...]:
-    """Words of all languages, the longest first."""
+    """Words of all languages, the longest first; `don't` is also written `dont`."""
     found = {word for language in LANGUAGES for word in take(language)}
+    found |= {word.replace("n't", "nt") for word in found}
     return tuple(sorted(found, key=len, reverse=True))
 
 

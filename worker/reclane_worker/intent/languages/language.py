@@ -8,7 +8,16 @@ from typing import Literal, NamedTuple
 Op = Literal["gt", "gte", "lt", "lte"]
 Side = Literal["start", "end"]
 Concept = Literal[
-    "price", "rating", "year", "duration", "size", "weight", "storage", "distance", "clock"
+    "price",
+    "rating",
+    "year",
+    "duration",
+    "size",
+    "weight",
+    "volume",
+    "storage",
+    "distance",
+    "clock",
 ]
 
 
@@ -51,6 +60,8 @@ class Language:
     units: dict[Concept, dict[str, float]]
     before: tuple[Bound, ...]  # stand before their number
     after: tuple[Bound, ...]
+    bound_verbs: tuple[str, ...]  # may stand between a negation and a bound
+    multipliers: dict[str, float]  # after digits
     between: tuple[str, ...]  # before two numbers that `joins` join
     joins: tuple[str, ...]
     decades: tuple[str, ...]  # after two or four digits
@@ -81,6 +92,7 @@ class Language:
     yes: tuple[str, ...]
     no: tuple[str, ...]
     number_words: dict[str, int]
+    wholes: dict[str, tuple[str, ...]]  # words that stand for several values
     counts: tuple[str, ...]  # patterns with a group for how many
     empty: tuple[str, ...]  # tell nothing of what is wanted, even together
     synonyms: tuple[tuple[str, ...], ...]  # of values and of attributes' names
