@@ -104,6 +104,34 @@ def test_every_row_holds_what_a_single_request_gives(
     assert counted == [(4,)]
 
 
+def test_a_run_without_one_answer_fails_and_leaves_the_earlier_result(
+    tmp_path: Path,
+    out: Path,
+    raw: "redis.Redis",
+    reclane: Reclane,
+    start_worker: StartWorker,
+) -> None:
+    start_worker()
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text(
+        "".join(json.dumps({"user_id": f"u{n}", "seen": "x"}) + "\n" for n in range(3))
+    )
+    mapped = spec(lines, out)
+    mapped["source"]["columns"] = {"query": "seen"}
+    begin(raw, mapped, "good")
+    finish(raw, "good")
+    before = written(out)
+    begin(raw, spec(lines, out))
+    with pytest.raises(AssertionError, match="nothing_answered"):
+        finish(raw)
+    run = runs.read(raw, KEYS, RUN)
+    assert (run.state, run.failures) == ("failed", {"unknown_user": 3})
+    assert written(out) == before
+    shown = reclane("bulk", "status", RUN).stdout
+    assert "no request was answered (unknown_user 3)" in shown
+    assert "failed with" in shown
+
+
 def assert_no_results(raw: "redis.Redis") -> None:
     assert not list(raw.scan_iter(KEYS.result("*")))
 

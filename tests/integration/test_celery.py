@@ -1,6 +1,8 @@
 """The lane as a stock Celery client sees it, and reclane's messages on a stock Celery worker."""
 
+import socket
 import subprocess
+import sys
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -130,6 +132,52 @@ def test_a_worker_refuses_what_would_lose_or_mix(
     assert done.returncode != 0
     assert reason in done.stdout + done.stderr
     assert "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "reason"),
+    [
+        ({"RECLANE_CATALOG": ""}, 78, "RECLANE_CATALOG is not set; build one"),
+        ({"RECLANE_CATALOG": "nowhere"}, 1, "nowhere"),
+        ({"RECLANE_MODEL": "hash:64"}, 1, "was built with hash:384"),
+        ({"RECLANE_DEVICE": "gpu"}, 1, "use auto, cpu or cuda"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_so_in_a_line_and_by_its_exit_code(
+    start_worker: StartWorker, environment: dict[str, str], code: int, reason: str
+) -> None:
+    worker = start_worker.prepare(environment)
+    command = [sys.executable, "-m", "reclane.cli", "worker"]
+    done = subprocess.run(
+        command, env=worker.environment, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == code, said
+    assert f"the worker cannot start: {reason}" in said or reason in said
+    assert "Traceback" not in said
+
+
+def test_a_worker_that_waits_for_redis_can_be_ended(start_worker: StartWorker) -> None:
+    worker = start_worker.prepare({"RECLANE_DRAIN_S": "1"})
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        url = f"redis://127.0.0.1:{nobody.getsockname()[1]}/0"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reclane.cli", "worker"],
+        env=worker.environment | {"RECLANE_REDIS_URL": url},
+        stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Redis cannot be reached" in line:
+                break
+        process.terminate()
+        assert process.wait(DEADLINE_S) is not None
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_lane_queue_cannot_be_given_to_celery(

@@ -44,7 +44,7 @@ def test_a_long_outage_condemns_no_innocent(
     server: EmbeddedServer, client: Client, raw: "redis.Redis", start_worker: StartWorker
 ) -> None:
     """Both workers hold started requests, and both leases lapse many times over."""
-    settings = {"RECLANE_MAX_ATTEMPTS": "1", "RECLANE_LEASE_MESSAGES": "50"}
+    settings = {"RECLANE_MAX_ATTEMPTS": "2", "RECLANE_LEASE_MESSAGES": "50"}
     workers = [start_worker(settings, app="faulty_worker") for _ in range(2)]
     handles = client.submit_many(["slowfault film", *["film"] * 49] * 4)
     eventually(lambda: all(map(on_device, workers)), "both have a batch on the device")

@@ -62,6 +62,33 @@ def saved(tmp_path: Path, *arguments: object) -> Path:
 # ---- figures
 
 
+def test_a_request_may_have_more_than_a_query(files: tuple[Path, Path], tmp_path: Path) -> None:
+    rows = [{"query": "film", "relevant": ["1"], "candidates": ["1"], "mood": "good"}]
+    asked = tmp_path / "asked.jsonl"
+    asked.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    (case,) = read_cases(asked)
+    assert case.request.candidates == ("1",)
+    asked.write_text(json.dumps({"query": "film", "relevant": ["1"], "filters": 7}), "utf-8")
+    with pytest.raises(ItemsInvalid, match="line 1: filters"):
+        read_cases(asked)
+    asked.write_text('{"query": ', "utf-8")
+    with pytest.raises(ItemsInvalid, match="line 1 is no JSON"):
+        read_cases(asked)
+
+
+def test_answers_that_are_no_items_are_told(files: tuple[Path, Path], tmp_path: Path) -> None:
+    items, requests = files
+    strange = tmp_path / "strange.jsonl"
+    strange.write_text('{"query": "film", "relevant": ["zzz"]}\n', "utf-8")
+    ended = run(items, strange)
+    assert ended.exit_code == 1
+    assert "no request's `relevant` names an item" in str(ended.exception)
+    both = tmp_path / "both.jsonl"
+    both.write_text(requests.read_text("utf-8") + strange.read_text("utf-8"), "utf-8")
+    shown = " ".join(run(items, both).stdout.split())
+    assert "1 requests name no item" in shown
+
+
 def test_bm25_and_popularity_stand_beside_every_figure(files: tuple[Path, Path]) -> None:
     shown = run(*files).output
     assert re.search(r"measure\s+popularity\s+bm25\s+reclane\s+more than BM25", shown)

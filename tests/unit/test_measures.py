@@ -281,6 +281,42 @@ READ = [
         ["-area: any_of north", "-pricerange: any_of expensive"],
     ),
     ("places", "a b&b", ["type: any_of guesthouse"]),
+    ("places", "neither internet nor parking", ["-internet: yes", "-parking: yes"]),
+    ("places", "without parking and internet", ["-parking: yes", "-internet: yes"]),
+    ("places", "no internet or parking", ["-internet: yes", "-parking: yes"]),
+    ("places", "with parking or internet", ["parking|internet: yes"]),
+    ("places", "I do not need parking", []),
+    ("places", "parking not needed", []),
+    ("places", "it must not be in the north", ["-area: any_of north"]),
+    ("places", "in the north or in the east", ["area: any_of north/east"]),
+    ("places", "thai food or indian food", ["food: any_of thai/indian"]),
+    (
+        "places",
+        "indian but neither in the north nor in the east",
+        ["food: any_of indian", "-area: any_of north", "-area: any_of east"],
+    ),
+    # signs, thousands, bounds behind
+    ("flats", "rent < 800", ["rent: lt 800"]),
+    ("flats", "rent >= 1.2k", ["rent: gte 1200"]),
+    ("flats", "€800 max", ["rent: lte 800"]),
+    ("flats", "between 1 and 2 thousand euros", ["rent: gte 1000,lte 2000"]),
+    ("flats", "must not cost more than 900 euros", ["rent: lte 900"]),
+    ("flats", "2 or 3 bedrooms", ["bedrooms: gte 2,lte 3"]),
+    ("flats", "more than 100 employees", []),
+    ("products", "10 hours or longer", ["battery_life: gte 10"]),
+    # days, places and times by other words
+    ("trains", "on the weekend", ["day: any_of saturday"]),
+    ("trains", "not on mondays", ["-day: any_of monday"]),
+    (
+        "trains",
+        "sat, to london",
+        ["day: any_of saturday", "destination: any_of London Kings Cross"],
+    ),
+    ("trains", "from ely or norwich", ["departure: any_of Ely/Norwich"]),
+    ("trains", "leave between 8 and 10 am", ["leaveAt: gte 480,lte 600"]),
+    ("trains", "arrive by half past five in the afternoon", ["arriveBy: lte 1050"]),
+    ("trains", "arrive by seven pm", ["arriveBy: lte 1140"]),
+    ("trains", "can't leave before 9:45", ["leaveAt: gte 585"]),
 ]
 
 

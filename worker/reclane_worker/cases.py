@@ -1,25 +1,35 @@
 """Requests with known answers: read from a file, and answered by a pipeline to be measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 from pydantic_core import from_json
 
-from reclane.contract import MAX_QUERY_BYTES, Failure, RecommendRequest
-from reclane.errors import ItemsInvalid
+from reclane.contract import MAX_QUERY_BYTES, Failure, RecommendRequest, parse_request
+from reclane.errors import InvalidRequest, ItemsInvalid
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import as_id, open_lines
 
 DEPTH: Final = 100
+BESIDE: Final = ("history", "filters", "exclude", "candidates")
+"""Fields of a request that a case may have; others are the file's own."""
 _CHUNK: Final = 256
 
 
 class Case:
-    """One request with its known answers; `id` is its own, or else its line."""
+    """One request with its known answers; `id` is its own, or else its line. `beside` are fields
+    of the request beside its query."""
 
-    def __init__(self, query: str, relevant: frozenset[str], id: str) -> None:  # noqa: A002
-        self.request = RecommendRequest(query=_cut(query), k=DEPTH)
+    def __init__(
+        self,
+        query: str,
+        relevant: frozenset[str],
+        id: str,  # noqa: A002
+        beside: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.request = parse_request({"query": _cut(query), "k": DEPTH, **beside})
         self.relevant = relevant
         self.id = id
 
@@ -36,6 +46,9 @@ def read_cases(path: Path) -> list[Case]:
             continue
         try:
             row = from_json(line, allow_inf_nan=False)
+        except ValueError as error:
+            raise ItemsInvalid(f"{path}, line {number} is no JSON: {error}") from None
+        try:
             query, relevant = row["query"], row["relevant"]
             if not isinstance(query, str) or not query.strip():
                 raise ValueError("no query")
@@ -49,7 +62,11 @@ def read_cases(path: Path) -> list[Case]:
             ) from None
         name = str(row.get("id", number))
         name = f"{name}#{number}" if name in cases else name
-        cases[name] = Case(query, frozenset(filter(None, ids)), name)
+        beside = {field: row[field] for field in BESIDE if field in row}
+        try:
+            cases[name] = Case(query, frozenset(filter(None, ids)), name, beside)
+        except InvalidRequest as error:
+            raise ItemsInvalid(f"{path}, line {number}: {error}") from None
     if not cases:
         raise ItemsInvalid(f"{path} has no requests")
     return list(cases.values())

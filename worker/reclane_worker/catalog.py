@@ -16,7 +16,7 @@ from reclane_worker.encoder import Encoder
 from reclane_worker.index.filters import Attributes
 from reclane_worker.index.lexical import LexicalIndex
 from reclane_worker.intent.parse import Reader
-from reclane_worker.intent.schema import Schema, aliases_of, learn_schema, readers
+from reclane_worker.intent.schema import Schema, aliases_of, learn_schema, readers, stored_schema
 from reclane_worker.layers import Whole, read_items, reading
 from reclane_worker.manifest import Manifest, path_in, read_manifest, verify
 from reclane_worker.taste import signals
@@ -125,8 +125,7 @@ def _read(name: str, folder: Path, manifest: Manifest, encoder: Encoder) -> Cata
 
 def read_schema(folder: Path, manifest: Manifest, items: Whole) -> Schema:
     """What a build learnt of the attributes; where items have changed since, it is learnt anew."""
-    stored = (folder / path_in(manifest.base, layout.SCHEMA)).read_bytes()
-    schema = Schema.model_validate_json(stored)
+    schema = stored_schema(folder, manifest)
     return learn_schema(items.rows, aliases_of(schema)) if manifest.segments else schema
 
 

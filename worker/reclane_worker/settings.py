@@ -44,7 +44,7 @@ class WorkerSettings(Settings):
     bulk_slice_ms: float | None = Field(default=None, ge=1, le=10_000)
     """Predicted time of one bulk batch, and so on CUDA what an interactive request may have to wait
     for; default 50 on CPU and 10 on CUDA."""
-    max_attempts: int = Field(default=3, ge=1, le=100)
+    max_attempts: int = Field(default=3, ge=2, le=100)
     """Crashes with a request started before it becomes a dead letter."""
     drain_s: float | None = Field(default=None, gt=0)
     """Bound on a drain; default 5 s + 4 x the predicted time of the running batch."""

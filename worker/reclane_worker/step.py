@@ -8,15 +8,18 @@ import time
 from typing import Any, Final
 from uuid import uuid4
 
+import redis
 from celery import bootsteps, signals
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import state
 
 from reclane import names
+from reclane.cli import exits
+from reclane.errors import ReclaneError
 from reclane.probe import STARTING, announce, withdraw
 from reclane_worker.celery_side.same_redis import differing
 from reclane_worker.ending import EXIT_STUCK, end_process
-from reclane_worker.lane import Lane, patiently
+from reclane_worker.lane import Lane, is_passing
 from reclane_worker.rights import refused
 from reclane_worker.settings import WorkerSettings
 
@@ -57,8 +60,12 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         from reclane_worker.loop import LaneLoop
 
         settings = WorkerSettings.from_environment()
-        with uncollected():
-            pipeline = local_pipeline()
+        try:
+            with uncollected():
+                pipeline = local_pipeline()
+        except ReclaneError as error:  # says what to do; a traceback would hide it
+            _log.critical("the worker cannot start: %s", error)
+            raise SystemExit(exits.of(error)) from None
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         stopwatch = Stopwatch()
@@ -94,19 +101,19 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         self._wait_for_room(worker, Lane(settings, worker_id))
 
     def _wait_for_room(self, worker: Any, lane: Lane) -> None:
-        """Hold Celery's own consumer back while Redis is full: it writes before it takes work,
-        and would end the worker, whose lane is what drains Redis."""
-        full = patiently(lane.is_full)
-        if full:
-            _log.warning("Redis is full: the lane drains it; Celery's own consumer starts later")
-        while full:
+        """Hold Celery's own consumer back while Redis is away or full: it writes before it takes
+        work, and would end the worker, whose lane is what drains Redis."""
+        told = ""
+        while why := _why_wait(lane):
+            if why != told:
+                _log.warning("%s; Celery's own consumer starts later", why)
+            told = why
             try:
                 state.maybe_shutdown()
             except SystemExit:
                 self.stop(worker)  # Celery stops no step of a worker that has not fully started
                 raise
             time.sleep(ROOM_S)
-            full = patiently(lane.is_full)
         lane.close()
 
     def _shutting_down(self, **_: Any) -> None:
@@ -138,6 +145,16 @@ class LaneStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
             withdraw(id_file)
         else:
             announce(id_file, worker_id)
+
+
+def _why_wait(lane: Lane) -> str:
+    """Why Celery's own consumer must not start yet; '' where it may."""
+    try:
+        return "Redis is full: the lane drains it" if lane.is_full() else ""
+    except redis.RedisError as error:
+        if not is_passing(error):
+            raise
+        return "Redis cannot be reached"
 
 
 class BulkStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types

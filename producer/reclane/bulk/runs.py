@@ -7,7 +7,7 @@ nobody waits for anything.
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 from uuid import uuid4
@@ -24,6 +24,7 @@ State: TypeAlias = Literal["running", "paused", "failed", "cancelling", "cancell
 STATES: Final[tuple[State, ...]] = get_args(State)
 ENDED: Final = frozenset({"failed", "cancelled", "done"})
 COUNTS: Final = ("read", "bad", "unchanged", "answered", "failed", "carried")
+FAILED_WITH: Final = "failed:"  # and a code: so many rows failed with it
 MAX_RUNS: Final = 1_000  # that are known; the oldest are forgotten
 KEPT_S: Final = 30 * 86_400  # how long an ended run is known
 
@@ -43,7 +44,8 @@ class Run:
 
     `counts` are of rows: `read` from the source (good ones) and `bad` ones; of those read how many
     were `unchanged` since an earlier run, `answered` and `failed`; and how many were `carried` over
-    from the earlier result. `done` of `total` rows are computed; `total` is None where only reading
+    from the earlier result; `failures` are those that failed by the code that they failed with.
+    `done` of `total` rows are computed; `total` is None where only reading
     them would tell. `trouble` (code, message) is why it does not go on, or not now.
     """
 
@@ -57,6 +59,7 @@ class Run:
     counts: dict[str, int]
     trouble: tuple[str, str] | None
     read_whole: bool
+    failures: dict[str, int] = field(default_factory=dict)
 
     @property
     def spec(self) -> RunSpec:
@@ -237,7 +240,18 @@ def _run(run_id: str, stored: dict[bytes, bytes]) -> Run:
         counts={name: int(text.get(name, 0)) for name in COUNTS},
         trouble=(trouble[0], trouble[1]) if trouble else None,
         read_whole="exhausted" in text,
+        failures={
+            name.removeprefix(FAILED_WITH): int(count)
+            for name, count in sorted(text.items())
+            if name.startswith(FAILED_WITH)
+        },
     )
+
+
+def shown_failures(failures: Mapping[str, int]) -> str:
+    """`unknown_user 3, empty_query 1`, the most frequent code first."""
+    by_count = sorted(failures.items(), key=lambda one: (-one[1], one[0]))
+    return ", ".join(f"{code} {count:,}" for code, count in by_count)
 
 
 def _unknown(run_id: str) -> UnknownRun:

@@ -15,6 +15,7 @@ from reclane.errors import BrokerUnavailable, BulkError, ReclaneError
 LOOK_EVERY_S: Final = 0.5
 SHOWN_RUNS: Final = 20
 SHOWN_BAD: Final = 5
+NEEDS_NEW_RUN: Final = frozenset({"nothing_answered", "source_changed"})
 
 run_argument = click.argument("run_id", metavar="RUN")
 
@@ -131,7 +132,9 @@ def _watch(run_id: str, as_json: bool) -> None:
 
 def _ended_badly(run: Run) -> ReclaneError:
     reason = f": {run.why}" if run.trouble else ""
+    new = run.trouble is not None and run.trouble[0] in NEEDS_NEW_RUN
     more = "; `reclane bulk resume` goes on where it stood" if run.state == "failed" else ""
+    more = "" if new else more
     return BulkError(f"run {run.id} is {run.state}{reason}{more}")
 
 
@@ -147,6 +150,8 @@ def _report(run: Run, bad: list[runs.Bad], as_json: bool) -> None:
     if run.ended is not None:
         lines.append(["took", printing.duration(run.ended - run.started)])
     lines += [[name, f"{count:,}"] for name, count in run.counts.items() if count]
+    if run.failures:
+        lines.append(["failed with", runs.shown_failures(run.failures)])
     printing.table(lines)
     for one in bad[:SHOWN_BAD]:
         click.echo(printing.printable(f"bad row {one.place}: {one.reason}"))
@@ -164,6 +169,7 @@ def _fields(run: Run) -> dict[str, Any]:
         "done": run.done,
         "total": run.total,
         "counts": run.counts,
+        "failures": run.failures,
         "trouble": run.trouble and {"code": run.trouble[0], "message": run.trouble[1]},
         "spec": _spec(run),
     }

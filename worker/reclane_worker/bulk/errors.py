@@ -4,6 +4,7 @@ StepFailed                a BulkError
 ├── SourceUnusable    the source cannot be read as the spec says: fix the spec or the data
 ├── SourceChanged     files were changed while a run read them: start a new run
 ├── TooManyBad        more bad rows than the run allows: mend them, or allow more
+├── NothingAnswered   every request failed: mend the rows or the spec, and start a new run
 ├── GivenUp           workers died of a step, or failed without a known reason, again and again
 ├── AnswersUnreadable what stands where the answers to a chunk should cannot be read: resume
 ├── OtherRelease      the run was begun by a release that this worker cannot read: update it
@@ -43,6 +44,12 @@ class TooManyBad(StepFailed):
     """More bad rows than the run allows; mend them, or allow more."""
 
     code = "too_many_bad_rows"
+
+
+class NothingAnswered(StepFailed):
+    """Every request failed, and the earlier result stays; mend the rows or the spec."""
+
+    code = "nothing_answered"
 
 
 class GivenUp(StepFailed):

@@ -7,7 +7,7 @@ so that the run in Redis always stands between two steps.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final, TypeAlias
@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from reclane import _scripts, names, wire
 from reclane._connection import connect
 from reclane._outgoing import WAITING_TTL_S
-from reclane.bulk.runs import COUNTS, KEPT_S, read_spec
+from reclane.bulk import runs
+from reclane.bulk.runs import FAILED_WITH, KEPT_S, read_spec
 from reclane.bulk.spec import RunSpec
 from reclane.errors import BulkError, ReclaneError
 from reclane.probe import read_statistics
@@ -210,6 +211,10 @@ class Ledger:
         key = self.keys.bulk_run(claim.id)
         return [("HINCRBY", key, name, count) for name, count in more.items() if count]
 
+    def failures(self, claim: Claim, codes: Mapping[str, int]) -> list[Command]:
+        """Add to how many rows failed with each code."""
+        return self.counts(claim, **{f"{FAILED_WITH}{code}": n for code, n in codes.items()})
+
     def revokes(self, chunks: Sequence[Sent]) -> list[Command]:
         """Have nobody compute these, where they wait still."""
         now = time.time()
@@ -256,8 +261,14 @@ class Ledger:
 
     def counters(self, claim: Claim) -> dict[str, int]:
         """Of the run, by name; see `reclane.bulk.runs.Run`."""
-        found = self._redis.hgetall(self.keys.bulk_run(claim.id))
-        return {name: int(found.get(name.encode(), 0)) for name in COUNTS}
+        return self._run(claim).counts
+
+    def failed_with(self, claim: Claim) -> dict[str, int]:
+        """How many rows of the run failed, by code."""
+        return self._run(claim).failures
+
+    def _run(self, claim: Claim) -> runs.Run:
+        return runs.read(self._redis, self.keys, claim.id)
 
     def chunks(self, claim: Claim) -> dict[int, Sent]:
         """Those sent and not written yet, in order."""

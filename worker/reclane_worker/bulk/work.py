@@ -9,16 +9,18 @@ comes back after others took the run on, changes nothing that they wrote.
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import cached_property
 from typing import Final
 
+from reclane.bulk.runs import shown_failures
 from reclane.bulk.spec import RunSpec
 from reclane.contract import Versions as AnswerVersions
 from reclane.contract import parse_request
 from reclane.errors import ReclaneError, WireError
-from reclane_worker.bulk.errors import AnswersUnreadable, NoWorker, TooManyBad
+from reclane_worker.bulk.errors import AnswersUnreadable, NothingAnswered, NoWorker, TooManyBad
 from reclane_worker.bulk.ledger import Claim, Command, Ledger, Versions
 from reclane_worker.bulk.sent import (
     CHUNK_ROWS,
@@ -240,6 +242,9 @@ class Work:
         self._save(
             *self._ledger.lands(self._claim, chunks, part),
             *self._ledger.counts(self._claim, answered=len(rows) - failed, failed=failed),
+            *self._ledger.failures(
+                self._claim, Counter(r.failure["code"] for r in rows if r.failure)
+            ),
             *self._ledger.sets(
                 self._claim,
                 parts=self._parts,
@@ -300,6 +305,12 @@ class Work:
             return 0.0
         parts = self._ledger.parts(self._claim)
         counts = self._ledger.counters(self._claim)
+        if counts["failed"] and not (counts["answered"] or counts["unchanged"]):
+            codes = shown_failures(self._ledger.failed_with(self._claim))
+            raise NothingAnswered(
+                f"no request was answered ({codes}); an earlier result stays. Mend the rows or "
+                "--map, --set and the like, and start a new run"
+            )
         versions = tuple(
             AnswerVersions(**dict(zip(AnswerVersions.model_fields, one, strict=False)))
             for one in sorted(self._versions)

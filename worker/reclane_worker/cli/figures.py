@@ -68,6 +68,8 @@ def _scores(one: Measured, encoder: Encoder) -> Table:
     title = f"{len(one.cases)} requests, {len(one.catalog)} items, {encoder.name}"
     table = _table(f"{one.name}: {title}", "measure", *SYSTEMS, _MORE)
     table.caption = f"popularity: {one.popular}"
+    if one.unknown:
+        table.caption += f"; {one.unknown:,} requests name no item of this catalog"
     for name in one.values[OURS]:
         cells = [_told(estimate(one.values[system][name])) for system in SYSTEMS]
         table.add_row(name, *cells, _gain(_more(one, name)))

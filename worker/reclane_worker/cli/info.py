@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.table import Table
 from safetensors import safe_open
 
 from reclane_worker.cli.items import folder_argument
+from reclane_worker.intent.schema import Schema, stored_schema
 from reclane_worker.manifest import (
     OWNERS,
     TASTE,
@@ -30,11 +32,13 @@ def info(folder: Path, as_json: bool) -> None:
     verify(folder, manifest)
     passages = _passages(folder, manifest)
     taste, learnt = _taste(folder, manifest), read_learnt(folder, manifest)
+    schema = stored_schema(folder, manifest)
     if as_json:
         told = manifest.model_dump(mode="json")
         told |= {"passages": passages} if passages else {}
         told |= {"taste": taste} if taste else {}
         told |= {"weights": learnt.weights.model_dump()} if learnt else {}
+        told |= {"attributes": schema.model_dump(exclude_defaults=True).get("attributes", {})}
         click.echo(json.dumps(told, indent=2))
         return
     table = Table(title=str(folder), show_header=False)
@@ -50,6 +54,23 @@ def info(folder: Path, as_json: bool) -> None:
         table.add_row("weights", f"{shown}; learnt from {learnt.requests:,} requests")
     table.add_row("files", "all SHA-256 as built")
     Console().print(table)
+    Console().print(_attributes(schema))
+
+
+def _attributes(schema: Schema) -> Table:
+    """How requests and filters may use each attribute."""
+    table = Table("attribute", "read as", "values", title="attributes, as built")
+    for name, one in schema.attributes.items():
+        read = one.kind.replace("_", " or ") + (", a small vocabulary" if one.closed else "")
+        read += f": {_CONCEPTS.get(one.concept, one.concept)}" if one.concept else ""
+        values = f"separated by {one.separator}" if one.separator else ""
+        if one.kind == "number":
+            values = f"{one.low:g} to {one.high:g} {one.unit}".strip()
+        table.add_row(name, read, values)
+    return table
+
+
+_CONCEPTS: Final = {"clock": "time of day, minutes since midnight"}
 
 
 def _passages(folder: Path, manifest: Manifest) -> int:

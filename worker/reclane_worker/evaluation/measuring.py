@@ -59,6 +59,11 @@ class Measured:
     popular: str
 
     @property
+    def unknown(self) -> int:
+        """Requests whose right answers are no items of the catalog: nothing can find them."""
+        return sum(not self.catalog.known(relevant) for relevant in self.relevant)
+
+    @property
     def relevant(self) -> list[frozenset[str]]:
         return [case.relevant for case in self.cases]
 
@@ -75,8 +80,14 @@ def measure_catalog(
     """Answer all requests by the path that serves, and rank for them by words and by popularity.
 
     Raises:
-        ItemsInvalid: a request fails; names it.
+        ItemsInvalid: a request fails; names it. Or no item of the catalog is right for any.
     """
+    if len(catalog) and not any(catalog.known(case.relevant) for case in cases):
+        theirs, ours = min(cases[0].relevant), catalog.ids[0]
+        raise ItemsInvalid(
+            f"{catalog.name}: no request's `relevant` names an item of the catalog, whose ids are "
+            f"like {ours!r}, theirs like {theirs!r}"
+        )
     uncached = settings.model_copy(update={"answer_cache": 0})
     pipeline = Pipeline(encoder, {catalog.name: catalog}, uncached, reranker)
     answers, stages = _answered(pipeline, cases)

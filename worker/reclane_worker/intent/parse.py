@@ -75,6 +75,24 @@ class _Value:
     aside: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Switch:
+    """What an item shall have, one of these, or not have."""
+
+    names: tuple[str, ...]
+    without: bool
+    start: int
+    end: int
+
+    def constraint(self, text: str) -> Constraint:
+        return Constraint(
+            attributes=self.names,
+            condition=_YES,
+            unless=self.without,
+            said=text[self.start : self.end],
+        )
+
+
 class Reader:
     """Reads queries for one catalog: made once, when that is loaded.
 
@@ -257,18 +275,28 @@ class Reader:
             yield _constraint(text, group)
 
     def _switches(self, text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Constraint]:
-        """Features that an item has or has not, by the name of their attribute."""
+        """Features that an item has or has not, by the name of their attribute. Of alternatives one
+        is enough; `without` reaches as far as they are joined."""
+        last: _Switch | None = None
         for span in self._yes_no.find(text):
             lead = _lead(text, span.start)
             unneeded = "not" in lead.said and text[span.end :].lstrip().startswith(_UNNEEDED)
             if _inside(span.start, taken) or unneeded or _is_waived(text, span, lead):
                 continue
-            yield Constraint(
-                attributes=tuple(dict.fromkeys(name for name, _ in span.found)),
-                condition=_YES,
-                unless="not" in lead.said or all(negated for _, negated in span.found),
-                said=text[span.start : span.end],
-            )
+            without = "not" in lead.said or all(negated for _, negated in span.found)
+            names = tuple(dict.fromkeys(name for name, _ in span.found))
+            one = _Switch(names, without, span.start, span.end)
+            between = text[last.end : span.start].strip() if last else ""
+            if last and last.without and between in _TOGETHER:
+                one = replace(one, without=True)
+            elif last and not without and between in _OR:
+                one = replace(one, names=(*last.names, *names), start=last.start)
+                last = None
+            if last:
+                yield last.constraint(text)
+            last = one
+        if last:
+            yield last.constraint(text)
 
     # ---- prices and ratings without a number
 
@@ -508,3 +536,4 @@ _PREPOSITIONS: Final = frozenset(
     )
 )
 _OR: Final = _ALTERNATIVES - {",", "、", "/"}
+_TOGETHER: Final = _OR | frozenset(words(lambda one: one.ands))

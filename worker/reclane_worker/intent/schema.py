@@ -14,6 +14,7 @@ from reclane.errors import CatalogError
 from reclane_worker.intent.languages import LANGUAGES, SYNONYMS, UNITS, Concept
 from reclane_worker.intent.lexicon import fold
 from reclane_worker.intent.measures import MISSING, Measure, measured, reader, size_of
+from reclane_worker.manifest import SCHEMA, Manifest, path_in
 
 Kind = Literal["number", "category", "features", "yes_no", "mentions", "text"]
 
@@ -33,6 +34,8 @@ _AMBIGUOUS: Final = frozenset({"min", "h", "g", "mi", "day", "days", "pound", "p
 """Units that are other words of names, too: `min_age`."""
 FIRST_YEAR: Final = 1000
 LAST_YEAR: Final = 2100
+_OLD_YEAR: Final = 1450
+_FAR_YEAR: Final = 2060
 _HOURS: Final = 48.0  # durations without a unit that go up to so much are hours
 _SHORTEST_NAME: Final = 4
 _TELL_LITTLE: Final = frozenset(part for one in LANGUAGES for part in one.name_parts) | {
@@ -95,6 +98,11 @@ def read_aliases(path: Path) -> Aliases:
         ) from None
 
 
+def stored_schema(folder: Path, manifest: Manifest) -> Schema:
+    """What the build of a catalog's base learnt."""
+    return Schema.model_validate_json((folder / path_in(manifest.base, SCHEMA)).read_bytes())
+
+
 class SchemaBuilder:
     """Collects what attributes hold, item by item, within bounded memory."""
 
@@ -139,6 +147,8 @@ class SchemaBuilder:
         }
         if described.kind == "number" and described.concept is None:
             concept = concept_of(name)
+            if concept is None and described.whole and _like_years(described):
+                concept = "year"
             if concept == "year" and not FIRST_YEAR <= described.low <= described.high <= LAST_YEAR:
                 concept = None  # of experience, say
             update["concept"] = concept
@@ -163,6 +173,11 @@ def aliases_of(schema: Schema) -> Aliases:
         attributes={name: one.aliases for name, one in attributes if one.aliases},
         values={name: one.values for name, one in attributes if one.values},
     )
+
+
+def _like_years(numbers: Attribute) -> bool:
+    """Whether numbers that no name explains are all from the printing press to a lifetime hence."""
+    return _OLD_YEAR <= numbers.low < numbers.high <= _FAR_YEAR
 
 
 def concept_of(name: str) -> Concept | None:

@@ -109,6 +109,7 @@ CHINESE: Final = Language(
     waived_after=("无所谓", "都可以", "都行", "不重要"),
     unneeded=(),
     any_of=("或者", "或", "还是", "、", "/"),
+    ands=("和", "与", "及"),
     topics=("关于",),
     perhaps_topics=(),
     near_before=(),

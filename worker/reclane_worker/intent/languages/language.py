@@ -82,6 +82,7 @@ class Language:
     waived_after: tuple[str, ...]
     unneeded: tuple[str, ...]  # after what is negated: that need not be, either
     any_of: tuple[str, ...]  # between alternatives
+    ands: tuple[str, ...]  # between what is wanted, or not wanted, together
     topics: tuple[str, ...]  # before what something is about, which is no category of it
     perhaps_topics: tuple[str, ...]  # before such, or before what it belongs to
     near_before: tuple[str, ...]  # what stands beside these is a place, not what is wanted
