@@ -240,6 +240,8 @@ class _Column:
         self._lists += isinstance(value, list)
         for one in value if isinstance(value, list) else (value,):
             self._add(one)
+        if isinstance(value, str):
+            self._measure(value)
 
     def _add(self, value: object) -> None:
         if isinstance(value, bool):
@@ -250,12 +252,11 @@ class _Column:
         elif isinstance(value, str):
             self._elements += 1
             self._chars += len(value)
-            self._measure(value)
             if len(self._values) < MAX_VALUES or value in self._values:
                 self._values[value] += 1
 
     def _measure(self, text: str) -> None:
-        if self._told >= MAX_VALUES or fold(text) in MISSING:
+        if self._told >= MAX_VALUES or text.casefold() in MISSING:
             return
         self._told += 1
         if found := measured(text):
