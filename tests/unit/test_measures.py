@@ -199,6 +199,27 @@ def test_texts_that_list_values_are_features() -> None:
     assert [int(attributes.passing(["amenities"], one).sum()) for one in wanted] == [10, 5]
 
 
+def test_measures_beside_others_in_unknown_units_are_numbers() -> None:
+    said = ("30 hours", "5000 mAh", "12 hours", "4100 mAh")
+    rows: Rows = [(f"T{n}", {"battery": said[n % 4]}) for n in range(40)]
+    learnt = schema(rows).attributes["battery"]
+    assert (learnt.kind, learnt.unit, learnt.high) == ("number", "hours", 30)
+
+
+def test_values_that_many_attributes_may_have_are_said_with_its_name() -> None:
+    rows: Rows = [(f"T{n}", {"parking": ("free", "paid", "none")[n % 3]}) for n in range(60)]
+    assert list(told(reader(rows).read("free cancellation"))) == []
+    assert list(told(reader(rows).read("free parking"))) == ["parking: any_of free"]
+
+
+def test_a_unit_chooses_the_attribute_that_is_called_so() -> None:
+    rows: Rows = [
+        (f"T{n}", {"stars": 1 + n % 5, "guest rating": 6 + n % 30 / 10}) for n in range(60)
+    ]
+    assert list(told(reader(rows).read("at least 4 stars"))) == ["stars: gte 4"]
+    assert list(told(reader(rows).read("4* or better"))) == ["stars: gte 4"]
+
+
 def test_prose_and_addresses_are_no_lists() -> None:
     rows: Rows = [
         (f"T{n}", {"about": f"A quiet place, number {n}, by the sea", "at": f"{n} Way, Town {n}"})
@@ -304,6 +325,21 @@ READ = [
     ("flats", "2 or 3 bedrooms", ["bedrooms: gte 2,lte 3"]),
     ("flats", "more than 100 employees", []),
     ("products", "10 hours or longer", ["battery_life: gte 10"]),
+    ("flats", "up to two hundred and fifty euros", ["rent: lte 250"]),
+    ("flats", "900 euros a month at most", ["rent: lte 900"]),
+    ("flats", "four or more bedrooms", ["bedrooms: gte 4"]),
+    ("flats", "a minimum of 3 bedrooms", ["bedrooms: gte 3"]),
+    ("flats", "less than 1100 a month", ["rent: lt 1100"]),
+    ("flats", "my dog comes along", ["pets_allowed: yes"]),
+    ("products", "under half a kilo", ["weight: lt 0.5"]),
+    ("places", "I hate thai and indian food", ["-food: any_of thai", "-food: any_of indian"]),
+    (
+        "places",
+        "not thai, indian or seafood",
+        ["-food: any_of thai", "-food: any_of indian", "-food: any_of seafood"],
+    ),
+    ("places", "the northern part, a stay w/o parking", ["area: any_of north", "-parking: yes"]),
+    ("trains", "leaving before 7", ["leaveAt: lte 420"]),
     # days, places and times by other words
     ("trains", "on the weekend", ["day: any_of saturday"]),
     ("trains", "not on mondays", ["-day: any_of monday"]),

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Generic, TypeVar
 
-from reclane_worker.intent.languages import NUMBER_WORDS, UNITS, alternatives, words
+from reclane_worker.intent.languages import (
+    HUNDREDS,
+    NUMBER_WORDS,
+    ORDINALS,
+    UNITS,
+    alternatives,
+    words,
+)
 from reclane_worker.text import UNSPACED, is_unspaced, normalise
 
 T = TypeVar("T")
@@ -21,16 +28,22 @@ _HYPHENS: Final = re.compile(
 _COUNTERS: Final = re.compile(
     rf"(?<=\d)\s?(?:{alternatives(words(lambda one: one.counters))})(?={alternatives(UNITS)})"
 )
+_NUMBERS: Final = alternatives(word for word in NUMBER_WORDS if word.isascii())
+SPELT_NUMBER: Final = rf"(?:{_NUMBERS})(?:[\s-](?:and\s)?(?:{_NUMBERS}|{alternatives(HUNDREDS)}))*"
+"""A pattern of a number in English words."""
 _SPELT: Final = re.compile(
     r"(?<![a-z])(?:(?P<half>half an hour)|(?P<more>an hour and a half)"
     r"|(?P<an>an?)(?= (?:hour|minute)\b)"
-    rf"|(?P<word>{alternatives(word for word in NUMBER_WORDS if word.isascii())})"
+    r"|(?P<half_a>half an?)"
+    rf"(?= (?:{alternatives(unit for unit in UNITS if unit.isascii())}))"
+    rf"|(?P<word>{SPELT_NUMBER})"
     rf"(?=[\s-](?:{alternatives(unit for unit in UNITS if unit.isascii())})))"
     r"|(?P<hanzi>[一二两三四五六七八九十])(?=个?(?:小时|分钟)|星级)|(?P<half_hour>半个?小时)"
 )
+_ENDS: Final = {word[-2:] for word in (*NUMBER_WORDS, *HUNDREDS, *ORDINALS) if word.isascii()}
+_END: Final = "|".join(sorted(_ENDS))
 MAY_SPELL: Final = re.compile(  # whether a number may be written out; says no at once, mostly
-    rf"[一二两三四五六七八九十半]|[an] (?:hour|minute)|"
-    rf"(?:{'|'.join(sorted({word[-2:] for word in NUMBER_WORDS if word.isascii()}))})[ -][a-z]"
+    rf"[一二两三四五六七八九十半]|[an] (?:hour|minute)|half an?|(?:{_END})[ -][a-z]"
 )
 _LETTER: Final = rf"[^\W_{UNSPACED}]"  # of a script with spaces between words
 _START: Final = re.compile(rf"(?<!{_LETTER})\S|(?!{_LETTER})\S")
@@ -72,7 +85,20 @@ def _in_digits(found: "re.Match[str]") -> str:
         return "30 minutes"
     if found["more"]:
         return "90 minutes"
-    return "1" if found["an"] else str(NUMBER_WORDS[found["word"] or found["hanzi"]])
+    if found["half_a"]:
+        return "0.5"
+    return "1" if found["an"] else str(spelt(found["word"] or found["hanzi"]))
+
+
+def spelt(said: str) -> int:
+    """The number that is written out: `two hundred and fifty`, `thirty-two`, `third`."""
+    total = 0
+    for word in re.split(r"[\s-]", said):
+        if word in HUNDREDS:
+            total = max(1, total) * HUNDREDS[word]
+        elif word != "and":
+            total += ORDINALS.get(word, 0) or NUMBER_WORDS[word]
+    return total
 
 
 class Lexicon(Generic[T]):

@@ -80,7 +80,7 @@ def minutes_of(found: "re.Match[str]") -> float | None:
         return float(_NAMED[found["named"]])
     if found["hanzi"]:
         return _chinese(found)
-    said = found["hour"] or found["oclock"] or found["shared"] or found["past"]
+    said = found["hour"] or found["oclock"] or found["shared"] or found["past"] or found["bare"]
     hour = int(said) if said.isdecimal() else NUMBER_WORDS[said]
     minute = int(found["minute"] or 0) + _QUARTERS.get(found["quarter"] or "", 0)
     half = (found["half"] or found["half_shared"] or "")[:1]
@@ -130,6 +130,8 @@ CLOCK: Final = re.compile(
     rf"\s?(?P<half_shared>{_HALF}|o['’]?clock\b))"
     r"|(?P<part>早上|上午|中午|下午|傍晚|晚上|凌晨)?(?P<hanzi>\d{1,2}|[一二两三四五六七八九十]{1,3})点"
     r"(?:钟|(?P<halfpast>半)|(?P<past_hanzi>\d{1,2})分?)?"
+    r"|(?:(?<=before )|(?<=after )|(?<=by )|(?<=until ))(?P<bare>\d{1,2})"
+    r"(?=\s*(?:$|[,;!?)]|\.(?!\d)|(?:on|from|to|and|for|in)\b))"
     rf"|(?P<named>{alternatives(_NAMED)}))"
     rf"(?:\s?(?:(?P<half>{_HALF})|o['’]?clock\b|(?P<spoken>{_SPOKEN})))?"
 )

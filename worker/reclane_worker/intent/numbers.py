@@ -9,7 +9,7 @@ from typing import Final
 from reclane_worker.intent.languages import (
     CURRENCIES,
     LANGUAGES,
-    NUMBER_WORDS,
+    ORDINALS,
     SPOKEN,
     UNITS,
     Bound,
@@ -18,7 +18,15 @@ from reclane_worker.intent.languages import (
     alternatives,
     words,
 )
-from reclane_worker.intent.lexicon import MAY_SPELL, Lexicon, Span, ending, fold
+from reclane_worker.intent.lexicon import (
+    MAY_SPELL,
+    SPELT_NUMBER,
+    Lexicon,
+    Span,
+    ending,
+    fold,
+    spelt,
+)
 from reclane_worker.intent.measures import size_of
 from reclane_worker.intent.schema import FIRST_YEAR, LAST_YEAR, Schema, names_of, short_names
 
@@ -29,6 +37,8 @@ _THIS_CENTURY: Final = 30  # decades of two digits below belong to it
 _NAME_REACH: Final = 14  # characters between a name and its number
 _OPPOSITE: Final[dict[Op, Op]] = {"gt": "lte", "gte": "lt", "lt": "gte", "lte": "gt"}
 _AFTER_REACH: Final = 4
+_SHORTEST_UNIT: Final = 3
+_YEARS: Final = 50  # beyond the catalog's, in which a bare number of four digits is a year
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class NumberReader:
                 *((word, ("concept", concept)) for word, concept in concepts),
             ]
         )
-        counted = [name for name, one in self._numeric.items() if one.whole and not one.unit]
+        counted = [name for name, one in self._numeric.items() if not (one.concept or one.unit)]
         called = [fold(name.replace("_", " ")) for name in counted]
         self._spelt = _before_names([*called, *(part for part, _ in short_names(counted))])
 
@@ -75,7 +85,7 @@ class NumberReader:
         where those are counted."""
         if not MAY_SPELL.search(text):
             return text
-        return self._spelt.sub(lambda found: str(NUMBER_WORDS[found[0]]), text)
+        return self._spelt.sub(lambda found: str(spelt(found[0])), text)
 
     def find(self, text: str, taken: Sequence[tuple[int, int]]) -> Iterator[Quantity]:
         """Quantities outside what is `taken` by values, from left to right."""
@@ -118,7 +128,9 @@ class NumberReader:
         after = None if high is not None else _AFTER.match(text, end)
         bound = _AFTERS[after["op"]] if after else before[0]
         unit = _concept(found, high is not None)
-        named = self._named(text, found.start(), end, names)
+        named = self._named(text, found.start(), after.end() if after else end, names)
+        if named and not after and high is None:
+            after, bound = self._after_name(text, end, names, bound)
         counts = _counted(text, after.end() if after else end)
         attributes = self._bounded(found, named, unit, bound, low, between, counts)
         if not attributes:
@@ -135,6 +147,21 @@ class NumberReader:
             return Quantity(start, end, attributes, {op: low})
         exact = self._exact(start, end, attributes, low)
         return exact and replace(exact, sure=sure)
+
+    def _after_name(
+        self,
+        text: str,
+        end: int,
+        names: Sequence[Span[tuple[str, str]]],
+        bound: Bound | None,
+    ) -> tuple["re.Match[str] | None", Bound | None]:
+        """A bound behind the name: `3rd floor or below`."""
+        for name in names:
+            if end <= name.start <= end + _AFTER_REACH and bound is None:
+                if after := _AFTER.match(text, name.end):
+                    return after, _AFTERS[after["op"]]
+                break
+        return None, bound
 
     def _in_unit(
         self,
@@ -167,7 +194,8 @@ class NumberReader:
             return Quantity(start, end, attributes, bounds)
         if first.concept == "rating" and not first.whole:
             return Quantity(start, end, attributes, {"gte": value})
-        if not first.whole and first.concept != "year":
+        measure = first.concept not in (None, "year", "rating")
+        if measure and (first.unit or not first.whole):
             bounds = {"gte": value * (1 - CLOSE), "lte": value * (1 + CLOSE)}
             return Quantity(start, end, attributes, bounds)
         return Quantity(start, end, attributes, value=value)
@@ -193,11 +221,16 @@ class NumberReader:
             return ()  # of something that no attribute is called
         if concept == "year" and not year_like:
             return ()
-        if concept is None and year_like and len(found["a"]) == 4:
+        if concept is None and year_like and len(found["a"]) == 4 and self._may_be_year(value):
             concept = "year"
         if concept is None and (bound is not None or between):
             concept = "price"
-        return self._of(concept) if concept else ()
+        return self._called_so(found["ua"], self._of(concept)) if concept else ()
+
+    def _may_be_year(self, value: float) -> bool:
+        """Whether any item is from about then."""
+        years = [one for one in self._numeric.values() if one.concept == "year"]
+        return any(one.low - _YEARS <= value <= one.high + _YEARS for one in years)
 
     def _named(
         self, text: str, start: int, end: int, names: Sequence[Span[tuple[str, str]]]
@@ -231,14 +264,24 @@ class NumberReader:
     def _of(self, concept: str) -> tuple[str, ...]:
         return tuple(name for name, one in self._numeric.items() if one.concept == concept)
 
+    def _called_so(self, unit: str | None, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Of several attributes those whose name has the unit in it: stars, not the guests'
+        rating."""
+        word = "star" if unit == "*" else (unit or "").removesuffix("s")
+        if len(names) < 2 or len(word) < _SHORTEST_UNIT:
+            return names
+        return tuple(name for name in names if word in fold(name)) or names
+
 
 def _before_names(names: Sequence[str]) -> "re.Pattern[str]":
     """Number words before one of these names, in singular or plural."""
     said = {form for name in names if name.isascii() for form in (name, name.removesuffix("s"))}
     if not said:
         return _NEVER
-    numbers = alternatives(word for word in NUMBER_WORDS if word.isascii())
-    return re.compile(rf"(?:{numbers})(?=[\s-](?:{'|'.join(map(re.escape, said))})s?(?![a-z]))")
+    numbers = rf"(?<![a-z])(?:{SPELT_NUMBER}|{alternatives(ORDINALS)})"
+    more = alternatives(_AFTERS)
+    called = "|".join(map(re.escape, said))
+    return re.compile(rf"{numbers}(?=[\s-](?:(?:{more}) )?(?:{called})s?(?![a-z]))")
 
 
 def _overlaps(span: Span[tuple[str, str]], taken: Sequence[tuple[int, int]]) -> bool:
@@ -336,4 +379,5 @@ _BOUND_FILLERS: Final = (" the", " a", " year", "在", "为")
 _NOT: Final = ("not", "no", "n't", "不")
 _BOUND_VERBS: Final = words(lambda one: one.bound_verbs)
 _BEFORE_REACH: Final = 30
-_AFTER: Final = re.compile(rf"\s?(?P<op>{alternatives(_AFTERS)})(?!\s?[{CURRENCIES}]?\d)")
+_PER: Final = rf"(?:\s(?:{alternatives(words(lambda one: one.per))})\s[a-z]+)?"
+_AFTER: Final = re.compile(rf"{_PER}\s?(?P<op>{alternatives(_AFTERS)})(?!\s?[{CURRENCIES}]?\d)")

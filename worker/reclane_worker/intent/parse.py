@@ -379,11 +379,16 @@ def _constraint(text: str, group: Sequence[_Value]) -> Constraint:
 
 
 def _spread_negations(text: str, values: list[_Value]) -> list[_Value]:
-    """`not horror or comedy` is against both."""
+    """`not horror or comedy` is against both, and so is a list that ends so."""
     spread: list[_Value] = []
-    for one in values:
+    for at, one in enumerate(values):
         last = spread[-1] if spread else None
-        if last and last.negated and _joined(text, last, one, _OR):
+        if last and last.negated and one.attributes == last.attributes:
+            following = values[at + 1 : at + 2]
+            listed = following and _joined(text, one, following[0], _TOGETHER)
+            if _joined(text, last, one, _TOGETHER | _COMMA if listed else _TOGETHER):
+                one = replace(one, negated=True, start=last.span.end)
+        elif last and last.negated and _joined(text, last, one, _OR):
             one = replace(one, negated=True, start=last.span.end)
         spread.append(one)
     return spread
@@ -536,4 +541,5 @@ _PREPOSITIONS: Final = frozenset(
     )
 )
 _OR: Final = _ALTERNATIVES - {",", "、", "/"}
+_COMMA: Final = frozenset({",", "、"})
 _TOGETHER: Final = _OR | frozenset(words(lambda one: one.ands))

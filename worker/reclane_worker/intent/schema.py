@@ -30,6 +30,8 @@ _UNIQUE: Final = 0.6  # scalars of which more differ are names and addresses, no
 _LONG_CHARS: Final = 40  # on average: prose
 _REFERENCES: Final = 0.5  # lists of which so many are titles of other items point at those
 _MEASURES: Final = 0.8  # of an attribute's texts are measures: then it is a number
+_SOME: Final = 0.3  # are, where the others have units that nobody knows: `5000 mAh`
+_STRANGE: Final = re.compile(r"\d[\d.,]*\s?[a-z]{1,12}")
 _AMBIGUOUS: Final = frozenset({"min", "h", "g", "mi", "day", "days", "pound", "pounds"})
 """Units that are other words of names, too: `min_age`."""
 FIRST_YEAR: Final = 1000
@@ -233,7 +235,8 @@ class _Column:
         self._values: Counter[str] = Counter()
         self._numbers: list[float] = []
         self._measures: list[Measure] = []
-        self._items = self._flags = self._lists = self._chars = self._elements = self._told = 0
+        self._items = self._flags = self._lists = self._chars = self._elements = 0
+        self._told = self._strange = 0
 
     def add(self, value: object) -> None:
         self._items += 1
@@ -261,17 +264,20 @@ class _Column:
         self._told += 1
         if found := measured(text):
             self._measures.append(found)
+        elif _STRANGE.fullmatch(text.casefold()):
+            self._strange += 1
 
     def _measured(self) -> Attribute | None:
         """A number that is written as text; None where it is not, or measures this and that."""
-        if len(self._measures) < max(1.0, _MEASURES * self._told):
+        least = max(1.0, _MEASURES * (self._told - self._strange), _SOME * self._told)
+        if len(self._measures) < least:
             return None
         if not any(one.value for one in self._measures):
             return None  # free, all of them
         concepts = Counter(one.concept for one in self._measures)
         concept, most = concepts.most_common(1)[0]
         bare = concepts[None] if concept is not None else 0
-        if most + bare < _MEASURES * self._told:
+        if most + bare < least:
             return None
         units = Counter(one.unit for one in self._measures if one.unit and one.concept == concept)
         unit = units.most_common(1)[0][0] if units else ""
@@ -342,6 +348,8 @@ def short_names(names: Iterable[str]) -> Iterator[tuple[str, str]]:
         for part in found if len(found) > 1 else ():
             if len(part) >= _SHORTEST_NAME and counts[part] == 1 and part not in _TELL_LITTLE:
                 yield part, name
+                for other in SYNONYMS.get(part, ()):
+                    yield other, name
 
 
 def names_of(schema: Schema) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,13 @@ _WHOLES: Final[dict[str, tuple[str, ...]]] = {
     for parts in language.wholes.values()
     for part in parts
 }
+_SAY_LITTLE: Final = frozenset(word for language in LANGUAGES for word in language.free) | {
+    "paid",
+    "none",
+    "included",
+    "available",
+}
+"""Values that many attributes may have: they are said with the attribute's name."""
 _LATIN: Final = re.compile(r"[a-z]{4,}")
 
 
@@ -39,6 +46,8 @@ def value_entries(
             given = value, *one.values.get(value, ())
             first = fold(value).partition(" ")[0]
             short = (first,) if sided and first in places else ()
+            if fold(value) in _SAY_LITTLE:
+                given = f"{value} {name}", f"{name} {value}", *given[1:]
             for called in (*given, *short, *_otherwise(fold(value), one)):
                 folded = fold(called)
                 said = spread(folded)

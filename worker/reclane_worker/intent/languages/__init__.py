@@ -14,8 +14,10 @@ from reclane_worker.intent.languages.language import Bound, Concept, Language, O
 __all__ = [
     "CURRENCIES",
     "FUNCTION_WORDS",
+    "HUNDREDS",
     "LANGUAGES",
     "NUMBER_WORDS",
+    "ORDINALS",
     "SPOKEN",
     "SYNONYMS",
     "UNITS",
@@ -56,6 +58,8 @@ def alternatives(found: Iterable[str]) -> str:
     )
 
 
+HUNDREDS: Final = {word: n for language in LANGUAGES for word, n in language.hundreds.items()}
+ORDINALS: Final = {word: n for language in LANGUAGES for word, n in language.ordinals.items()}
 UNITS: Final[dict[str, Unit]] = {
     word: Unit(concept, size)
     for language in LANGUAGES

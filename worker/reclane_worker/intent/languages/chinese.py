@@ -58,6 +58,7 @@ CHINESE: Final = Language(
     ),
     bound_verbs=(),
     multipliers={"万": 1e4, "千": 1e3},
+    per=(),
     between=(),
     joins=("-", "~", "到", "至", "或"),
     decades=("年代",),
@@ -137,6 +138,8 @@ CHINESE: Final = Language(
         "九": 9,
         "十": 10,
     },
+    hundreds={},
+    ordinals={},
     wholes={},
     synonyms=(
         ("便宜", "实惠", "经济"),

@@ -8,7 +8,7 @@ _ENGLISH_EMPTY: Final = (
     "a an and any anything are as at be been being best both but by can could did do does don't "
     "find for from get give good great had has have he her hers him his how i i'd i'll i'm i've "
     "if in into is it it's its just let's like look looking me more most my need nice no nor "
-    "not of on or our out please recommend recommendation recommendations she should show so "
+    "not of on or our out per please recommend recommendation recommendations she should show so "
     "some something such suggest suggestion suggestions than thank thanks that that's the their "
     "them then there these they this those to too up very want was we were what what's when "
     "where which while who whom why will with would you you're your"
@@ -17,11 +17,11 @@ ENGLISH: Final = Language(
     names={
         "price": ("price", "cost", "fee", "fare", "rate", "budget"),
         "rating": ("rating", "stars", "score", "rated"),
-        "year": ("year", "released", "published", "opened", "built", "founded", "established"),
+        "year": ("year", "released", "published"),
         "duration": ("duration", "runtime", "length", "minutes", "hours"),
         "size": ("size", "inch", "inches"),
         "weight": ("weight",),
-        "storage": ("storage", "memory", "capacity"),
+        "storage": ("storage", "capacity"),
         "volume": ("volume",),
         "distance": ("distance", "mileage"),
     },
@@ -61,13 +61,26 @@ ENGLISH: Final = Language(
             **dict.fromkeys(("litres", "litre", "liters", "liter", "l"), 1),
             **dict.fromkeys(("millilitres", "milliliters", "ml"), 1e-3),
         },
+        "area": {
+            **dict.fromkeys(("sqm", "sq m", "m2", "square metres", "square meters"), 1),
+            **dict.fromkeys(("sqft", "sq ft", "square feet"), 0.09290304),
+        },
         "distance": {
+            **dict.fromkeys(("metres", "meters", "m"), 1e-3),
             **dict.fromkeys(("kilometres", "kilometers", "kilometre", "kilometer", "km"), 1),
             **dict.fromkeys(("miles", "mile", "mi"), 1.609344),
         },
     },
     before=(
         Bound("at least", "gte"),
+        Bound("upwards of", "gte"),
+        Bound("a minimum of", "gte"),
+        Bound("minimum of", "gte"),
+        Bound("min.", "gte"),
+        Bound("min", "gte"),
+        Bound("a maximum of", "lte"),
+        Bound("maximum of", "lte"),
+        Bound("max.", "lte"),
         Bound("more than", "gt"),
         Bound("over", "gt"),
         Bound("above", "gt"),
@@ -98,9 +111,10 @@ ENGLISH: Final = Language(
         Bound("longer than", "gt", "duration"),
         Bound("lighter than", "lt", "weight"),
         Bound("heavier than", "gt", "weight"),
-        Bound("smaller than", "lt", "size"),
-        Bound("larger than", "gt", "size"),
-        Bound("bigger than", "gt", "size"),
+        Bound("smaller than", "lt"),
+        Bound("larger than", "gt"),
+        Bound("better than", "gt", "rating"),
+        Bound("bigger than", "gt"),
         Bound("closer than", "lt", "distance"),
     ),
     after=(
@@ -121,6 +135,7 @@ ENGLISH: Final = Language(
         Bound("or under", "lte"),
         Bound("or lower", "lte"),
         Bound("or fewer", "lte"),
+        Bound("or below", "lte"),
         Bound("or smaller", "lte"),
         Bound("or shorter", "lte"),
         Bound("or lighter", "lte"),
@@ -136,6 +151,7 @@ ENGLISH: Final = Language(
     ),
     bound_verbs=("cost", "costs", "be", "weigh", "take", "last", "have", "pay"),
     multipliers={"k": 1e3, "thousand": 1e3, "grand": 1e3, "million": 1e6},
+    per=("per", "a", "an", "each"),
     between=("between", "from"),
     joins=("-", "~", "to", "and", "or"),
     decades=("s", "'s"),
@@ -236,6 +252,9 @@ ENGLISH: Final = Language(
         "nor",
         "outside",
         "outside of",
+        "w/o",
+        "doesn't like",
+        "does not like",
         "don't speak",
     ),
     fillers=("a", "an", "any", "the", "too", "very", "in", "be", "go", "from"),
@@ -295,6 +314,19 @@ ENGLISH: Final = Language(
         "sixty": 60,
         "ninety": 90,
     },
+    hundreds={"hundred": 100, "thousand": 1_000},
+    ordinals={
+        "first": 1,
+        "second": 2,
+        "third": 3,
+        "fourth": 4,
+        "fifth": 5,
+        "sixth": 6,
+        "seventh": 7,
+        "eighth": 8,
+        "ninth": 9,
+        "tenth": 10,
+    },
     wholes={
         **dict.fromkeys(("weekend", "weekends"), ("saturday", "sunday")),
         **dict.fromkeys(
@@ -302,7 +334,7 @@ ENGLISH: Final = Language(
         ),
     },
     synonyms=(
-        ("cheap", "inexpensive", "affordable", "budget", "low-cost", "low cost"),
+        ("cheap", "low-priced", "inexpensive", "affordable", "budget", "low-cost", "low cost"),
         ("moderate", "mid-range", "midrange", "mid-priced", "reasonable", "reasonably priced"),
         (
             "expensive",
@@ -326,8 +358,14 @@ ENGLISH: Final = Language(
             "able to park",
         ),
         ("remote", "work from home", "working from home", "home office"),
-        ("phone", "smartphone", "mobile phone", "cell phone"),
+        ("phone", "smartphone", "mobile", "mobile phone", "cell phone"),
+        ("pets", "pet", "dog", "dogs", "cat", "cats"),
+        ("north", "northern"),
+        ("south", "southern"),
+        ("east", "eastern"),
+        ("west", "western"),
         ("laptop", "notebook"),
+        ("ram", "memory"),
         ("earphones", "earbuds"),
         ("sneakers", "trainers"),
         ("monday", "mon"),

@@ -15,6 +15,7 @@ Concept = Literal[
     "size",
     "weight",
     "volume",
+    "area",
     "storage",
     "distance",
     "clock",
@@ -62,6 +63,7 @@ class Language:
     after: tuple[Bound, ...]
     bound_verbs: tuple[str, ...]  # may stand between a negation and a bound
     multipliers: dict[str, float]  # after digits
+    per: tuple[str, ...]  # and a word may stand between a number and a bound behind it
     between: tuple[str, ...]  # before two numbers that `joins` join
     joins: tuple[str, ...]
     decades: tuple[str, ...]  # after two or four digits
@@ -93,6 +95,8 @@ class Language:
     yes: tuple[str, ...]
     no: tuple[str, ...]
     number_words: dict[str, int]
+    hundreds: dict[str, int]  # multiply what was said before them
+    ordinals: dict[str, int]
     wholes: dict[str, tuple[str, ...]]  # words that stand for several values
     counts: tuple[str, ...]  # patterns with a group for how many
     empty: tuple[str, ...]  # tell nothing of what is wanted, even together
