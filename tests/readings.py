@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from reclane_worker.index.filters import Attributes
+from reclane_worker.intent.learning import SchemaBuilder
 from reclane_worker.intent.parse import Reader, Reading
-from reclane_worker.intent.schema import Aliases, Schema, SchemaBuilder
+from reclane_worker.intent.schema import Aliases, Schema
 
 Rows = list[tuple[str, dict[str, Any]]]
 

@@ -11,7 +11,7 @@ from reclane.contract import RecommendRequest
 from reclane_worker.catalog import Catalog
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.filters import Attributes
-from reclane_worker.intent.schema import learn_schema
+from reclane_worker.intent.learning import learn_schema
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.reading import SourceItem
 from reclane_worker.settings import WorkerSettings

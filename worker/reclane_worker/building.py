@@ -18,7 +18,8 @@ from reclane_worker import disk
 from reclane_worker import manifest as layout
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.lexical import LexicalBuilder, arrays_of
-from reclane_worker.intent.schema import Aliases, Schema, SchemaBuilder
+from reclane_worker.intent.learning import SchemaBuilder
+from reclane_worker.intent.schema import Aliases, Schema
 from reclane_worker.layers import Row
 from reclane_worker.lookup import write_lookup
 from reclane_worker.passages import heading

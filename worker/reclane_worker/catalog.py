@@ -15,8 +15,9 @@ from reclane_worker import manifest as layout
 from reclane_worker.encoder import Encoder
 from reclane_worker.index.filters import Attributes
 from reclane_worker.index.lexical import LexicalIndex
+from reclane_worker.intent.learning import aliases_of, learn_schema
 from reclane_worker.intent.parse import Reader
-from reclane_worker.intent.schema import Schema, aliases_of, learn_schema, readers, stored_schema
+from reclane_worker.intent.schema import Schema, readers, stored_schema
 from reclane_worker.layers import Whole, read_items, reading
 from reclane_worker.manifest import Manifest, path_in, read_manifest, verify
 from reclane_worker.taste import signals
