@@ -39,12 +39,14 @@ def test_requests_of_ones_own_are_measured_with_what_has_no_text(tmp_path: Path)
     assert re.search(r"80 histories of 20, \d+ items +[\d,]+ rows/s", ended.stdout)
 
 
-@pytest.mark.parametrize("line", ["{}", "no JSON"])
-def test_requests_that_cannot_be_read_are_named(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "reason"), [("{}", ": write an object with `query`"), ("no JSON", " is no JSON")]
+)
+def test_requests_that_cannot_be_read_are_named(tmp_path: Path, line: str, reason: str) -> None:
     asked = tmp_path / "asked.jsonl"
     asked.write_text(f"{line}\n", "utf-8")
 
     ended = bench("--part", "speed", "--requests", str(asked))
 
     assert ended.returncode == 1
-    assert f"{asked}, line 1: write an object with `query`" in ended.stderr.replace("\n", "")
+    assert f"{asked}, line 1{reason}" in ended.stderr.replace("\n", "")

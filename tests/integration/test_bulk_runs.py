@@ -268,7 +268,7 @@ def test_a_pause_lasts_until_it_is_resumed(
     start_worker()
     begin(raw, spec(source, out))
     answered(raw, 1)
-    reclane("bulk", "pause", RUN)
+    runs.pause(raw, KEYS, RUN)  # at once: a command takes as long as the run
     eventually(lambda: not raw.zcard(KEYS.bulk_due), "the worker has let go")
     assert_nothing_left(raw)
     paused = look(raw)
