@@ -10,7 +10,7 @@ import torch
 from reclane.errors import ModelUnusable
 from reclane_worker.rerank.loading import load_reranker
 from reclane_worker.rerank.models import CrossEncoder, Reranker, YesNo
-from reclane_worker.rerank.pairs import MAX_TOKENS, Pair, Pairing, Template, as_data
+from reclane_worker.rerank.pairs import ITEM_SHARE, MAX_TOKENS, Pair, Pairing, Template, as_data
 from reclane_worker.rerank.prompt import SYSTEM, prompt_template
 from reclane_worker.settings import WorkerSettings
 from small_rerankers import make_causal, make_cross_encoder
@@ -111,12 +111,13 @@ def test_a_pair_never_exceeds_what_the_model_takes(
     assert len(pair.tokens) <= min(MAX_TOKENS, tokenizer_of(either).model_max_length)
 
 
-def test_the_request_comes_first_and_leaves_the_item_a_quarter(cross_encoder: Reranker) -> None:
+def test_the_request_comes_first_and_leaves_the_item_its_share(cross_encoder: Reranker) -> None:
     pairing = cross_encoder.pairing
     room = 128 - 3
     assert pairing.cut(50, 900) == (50, room - 50)
-    assert pairing.cut(900, 900) == (room - room // 4, room // 4)
-    assert pairing.cut(900, 1) == (room - room // 4, 1)
+    kept = int(ITEM_SHARE * room)
+    assert pairing.cut(900, 900) == (room - kept, kept)
+    assert pairing.cut(900, 1) == (room - 1, 1)
 
 
 def test_a_model_that_takes_less_than_its_prompt_is_refused(cross_encoder: Reranker) -> None:

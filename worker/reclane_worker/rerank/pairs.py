@@ -17,6 +17,7 @@ from reclane_worker.text import normalise
 
 MAX_TOKENS: Final = 512  # of a pair, also where the model takes more: what counts comes first
 MIN_ROOM: Final = 8
+ITEM_SHARE: Final = 0.4
 _LONGEST_PIECE: Final = 12  # letters: longer texts are cut before they are tokenised
 _STEERING: Final = re.compile(r"[<>]|\[/?INST\]")  # of prompts: their marks, where they are letters
 
@@ -95,9 +96,10 @@ class Pairing:
         return self._literacy.trust(text, tokens)
 
     def cut(self, request: int, item: int) -> tuple[int, int]:
-        """How much fits of so many tokens of each. The request comes first; a quarter of the room
-        is the item's."""
-        request = min(request, self._room - self._room // 4)
+        """How much fits of so many tokens of each. The request comes first; of the room ITEM_SHARE
+        is the item's, as far as it needs it."""
+        kept = min(item, int(ITEM_SHARE * self._room))
+        request = min(request, self._room - kept)
         return request, min(item, self._room - request)
 
     def length(self, request: int, item: int) -> int:
