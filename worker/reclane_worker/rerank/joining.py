@@ -17,8 +17,9 @@ _SHOWN: Final = 6  # decimals of a score in an answer
 def joined(found: Picked, log_odds: Sequence[float], weight: float) -> Picked:
     """`found`, best first, with its first len(log_odds) items in a new order.
 
-    Each gets `weight` parts of the reranker's log-odds, min-max-normalised over the candidates,
-    1 - weight parts of its first score, and again what wishes it meets are worth. Together they
+    Each gets `weight` parts of the reranker's log-odds and 1 - weight parts of its first score,
+    both min-max-normalised over the candidates (the first scores of the best lie close together),
+    and again what wishes it meets are worth. Together they
     fill the scores from the last candidate's up to 1; what comes after keeps its score and its
     place. Scores equal to six decimals rank by catalog order.
     """
@@ -27,7 +28,7 @@ def joined(found: Picked, log_odds: Sequence[float], weight: float) -> Picked:
     positions = found.positions[:count]
     bonus, whole = _bonus(found, positions)
     relevance = first * whole - bonus  # without what wishes are worth, 0 to 1
-    fresh = weight * _min_max(np.array(log_odds)) + (1 - weight) * relevance
+    fresh = weight * _min_max(np.array(log_odds)) + (1 - weight) * _min_max(relevance)
     floor = min(1.0, max(0.0, float(first[-1])))
     scores = floor + (1 - floor) * (_LIFT + (1 - _LIFT) * (fresh + bonus) / whole)
     shown = scores.clip(0.0, 1.0).round(_SHOWN).tolist()
