@@ -132,9 +132,9 @@ def _watch(run_id: str, as_json: bool) -> None:
 
 def _ended_badly(run: Run) -> ReclaneError:
     reason = f": {run.why}" if run.trouble else ""
-    new = run.trouble is not None and run.trouble[0] in NEEDS_NEW_RUN
-    more = "; `reclane bulk resume` goes on where it stood" if run.state == "failed" else ""
-    more = "" if new else more
+    code = run.trouble[0] if run.trouble else ""
+    resumable = run.state == "failed" and code not in NEEDS_NEW_RUN
+    more = "; `reclane bulk resume` goes on where it stood" if resumable else ""
     return BulkError(f"run {run.id} is {run.state}{reason}{more}")
 
 

@@ -259,15 +259,8 @@ class Ledger:
 
     # ---- reading
 
-    def counters(self, claim: Claim) -> dict[str, int]:
-        """Of the run, by name; see `reclane.bulk.runs.Run`."""
-        return self._run(claim).counts
-
-    def failed_with(self, claim: Claim) -> dict[str, int]:
-        """How many rows of the run failed, by code."""
-        return self._run(claim).failures
-
-    def _run(self, claim: Claim) -> runs.Run:
+    def run(self, claim: Claim) -> runs.Run:
+        """The run as anyone sees it."""
         return runs.read(self._redis, self.keys, claim.id)
 
     def chunks(self, claim: Claim) -> dict[int, Sent]:

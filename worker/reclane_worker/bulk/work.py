@@ -304,9 +304,10 @@ class Work:
         if self._spec.incremental and self._carry():
             return 0.0
         parts = self._ledger.parts(self._claim)
-        counts = self._ledger.counters(self._claim)
+        run = self._ledger.run(self._claim)
+        counts = run.counts
         if counts["failed"] and not (counts["answered"] or counts["unchanged"]):
-            codes = shown_failures(self._ledger.failed_with(self._claim))
+            codes = shown_failures(run.failures)
             raise NothingAnswered(
                 f"no request was answered ({codes}); an earlier result stays. Mend the rows or "
                 "--map, --set and the like, and start a new run"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from reclane_worker.intent.languages import LANGUAGES, Op, Side, alternatives, words
+from reclane_worker.intent.leads import inside
 from reclane_worker.intent.lexicon import ending
 from reclane_worker.intent.measures import CLOCK, minutes_of
 from reclane_worker.intent.numbers import Quantity
@@ -28,7 +29,7 @@ def times_in(text: str, times: Times, taken: Sequence[tuple[int, int]]) -> Itera
     said = [
         (one.start(), one.end(), at)
         for one, at in found
-        if at is not None and not any(start <= one.start() < end for start, end in taken)
+        if at is not None and not inside(one.start(), taken)
     ]
     for part in _PARTS.finditer(text):
         low, high = _OF_DAY[part[0]]

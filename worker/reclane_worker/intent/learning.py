@@ -134,12 +134,10 @@ def concept_of(name: str) -> Concept | None:
 
 def _unit_of(name: str, concept: Concept | None, high: float) -> str:
     """The unit of bare numbers, by the name; durations have one anyway."""
-    for word in _units_in(name):
-        if UNITS[word].concept == concept and UNITS[word].size != 1:
-            return word
-    if concept != "duration" or any(UNITS[w].concept == concept for w in _units_in(name)):
-        return ""
-    return "hours" if high <= _HOURS else ""
+    said = [word for word in _units_in(name) if UNITS[word].concept == concept]
+    if not said and concept == "duration":
+        return "hours" if high <= _HOURS else ""
+    return next((word for word in said if UNITS[word].size != 1), "")
 
 
 def _units_in(name: str) -> list[str]:

@@ -18,6 +18,7 @@ from reclane_worker.intent.languages import (
     alternatives,
     words,
 )
+from reclane_worker.intent.leads import inside
 from reclane_worker.intent.lexicon import (
     MAY_SPELL,
     SPELT_NUMBER,
@@ -96,7 +97,7 @@ class NumberReader:
         while found := _NUMBER.search(text, at):
             at = max(found.end("a"), found.start() + 1)
             begin = found.start("a")
-            if any(start <= begin < end for start, end in taken) or not _counts(text, found):
+            if inside(begin, taken) or not _counts(text, found):
                 continue
             quantity = self._decade(text, found) or self._quantity(text, found, names)
             if quantity:

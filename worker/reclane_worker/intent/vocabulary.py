@@ -43,12 +43,11 @@ def value_entries(
             continue
         sided = one.kind == "category" and side_of(name, one.aliases)
         for value, count in values(name).items():
-            given = value, *one.values.get(value, ())
-            first = fold(value).partition(" ")[0]
+            plain, given = fold(value), one.values.get(value, ())
+            first = plain.partition(" ")[0]
             short = (first,) if sided and first in places else ()
-            if fold(value) in _SAY_LITTLE:
-                given = f"{value} {name}", f"{name} {value}", *given[1:]
-            for called in (*given, *short, *_otherwise(fold(value), one)):
+            own = (f"{value} {name}", f"{name} {value}") if plain in _SAY_LITTLE else (value,)
+            for called in (*own, *given, *short, *_otherwise(plain, one)):
                 folded = fold(called)
                 said = spread(folded)
                 common = said > _COMMON * items and said > _COMMONER * count
@@ -66,7 +65,6 @@ def _otherwise(value: str, attribute: Attribute) -> Iterator[str]:
 
 def _first_words(schema: Schema, values: Callable[[str], Mapping[str, int]]) -> set[str]:
     """First words of places that something starts or ends at, which may stand for the whole."""
-    named = {fold(value) for name in schema.attributes for value in values(name)}
     firsts = {
         fold(value).partition(" ")[0]
         for name, one in schema.attributes.items()
@@ -74,6 +72,9 @@ def _first_words(schema: Schema, values: Callable[[str], Mapping[str, int]]) -> 
         for value in values(name)
         if " " in value
     }
+    if not firsts:
+        return set()
+    named = {fold(value) for name in schema.attributes for value in values(name)}
     return {word for word in firsts - named if _LATIN.fullmatch(word)}
 
 
