@@ -25,6 +25,7 @@ from reclane_worker.pace import Pace
 from reclane_worker.pipeline import Pipeline
 from reclane_worker.preparing import Prepared
 from reclane_worker.ready import Batch
+from reclane_worker.slices import Slices
 from reclane_worker.triage import Held, Job, expired, wanted_until
 
 FIRST_BATCH_S: Final = 60.0
@@ -66,7 +67,7 @@ class Totals:
 
 class Flights:
     """The batches in the air. `wake` is called, from any thread, when one is done; the whole
-    device runs a bulk batch in about `slice_s` seconds."""
+    device runs a bulk batch in about `slice_s` seconds while interactive requests come."""
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Flights:
         self._stopwatch = stopwatch
         self._wake = wake
         self._slice_s = slice_s * device.threads  # they run it side by side
+        self._slices = Slices(self._slice_s, beside=pipeline.encoder.device.type == "cpu")
         self._flights: deque[Flight] = deque()
         self._pace = Pace()
         self._overrun = Overrun()
@@ -168,7 +170,8 @@ class Flights:
     @property
     def slice_tokens(self) -> int:
         """Padded tokens of one bulk batch."""
-        return slice_tokens(self.cost, self._slice_s, self._pipeline.limits)
+        seconds = self._slices.seconds(time.monotonic())
+        return slice_tokens(self.cost, seconds, self._pipeline.limits)
 
     def learn_cost(self) -> None:
         """Predict from this model and catalog from the first batch on."""
@@ -204,6 +207,8 @@ class Flights:
     def launch(self, batch: Batch, leased: Leased) -> None:
         """Put a batch on the device once there is room, without what would be answered too late,
         and unless the lease was lost meanwhile. `leased` knows Redis's clock."""
+        if not batch.bulk:
+            self._slices.came(time.monotonic())
         express = self._wait_for_way(batch)
         waits_s = 0.0 if express else self._until_free_s()
         now = leased.now_s()

@@ -21,23 +21,26 @@ class Literacy:
     def trust(self, text: str, tokens: list[int]) -> float:
         """Mean over letters of the knowledge of their script squared, times the share of tokens
         that are not unknown. By script only: French under an English model counts as known."""
-        scripts = Counter(s for s in map(script, text) if s)
-        letters = scripts.total()
+        letters = known = 0.0
+        for letter, count in Counter(text).items():  # counts each letter once, however long the text
+            if name := script(letter):
+                letters += count
+                known += count * self._knowledge(name) ** 2
         if not letters or not tokens:
             return 1.0
-        known = sum(n * self._knowledge(name) ** 2 for name, n in scripts.items())
-        readable = sum(1 for token in tokens if token != self.unknown) / len(tokens)
-        return known / letters * readable
+        unread = tokens.count(self.unknown) if self.unknown is not None else 0
+        return known / letters * (1 - unread / len(tokens))
 
     def readable(self, text: str) -> str:
         """Leave out letters of scripts the model cannot read, unless nothing else remains:
         in a text of two languages they would only blur the vector with unknown tokens."""
         if text.isascii():
             return text
-        kept = "".join(
-            c if not script(c) or self._knowledge(script(c)) > READABLE else " " for c in text
-        )
-        return kept if any(script(c) for c in kept) else text
+        scripts = {letter: script(letter) for letter in set(text)}
+        dark = {c for c, name in scripts.items() if name and self._knowledge(name) <= READABLE}
+        if dark >= {c for c, name in scripts.items() if name}:
+            return text
+        return text.translate(dict.fromkeys(map(ord, dark), " ")) if dark else text
 
     def _knowledge(self, name: str) -> float:
         return self.scripts.get(name, 0.0)

@@ -18,6 +18,7 @@ UNSPACED: Final = (  # as in a character class of a pattern
 )
 _UNSPACED: Final = re.compile(f"[{UNSPACED}]+")
 _WORD: Final = regex.compile(r"[\w\p{M}]+")  # a combining mark belongs to its word
+_ASCII_WORD: Final = re.compile(r"\w+", re.ASCII)
 _FLAG_LETTERS: Final = frozenset(map(chr, range(0x1F1E6, 0x1F200)))  # nothing but letters by name
 _TELLING: Final = re.compile(r"[^\W_]")
 _INVISIBLE: Final = re.compile(
@@ -33,8 +34,11 @@ def normalise(text: str) -> str:
 
 def terms(text: str) -> list[str]:
     """Lexical terms of normalised text: lower-case words, or bigrams of unspaced scripts."""
+    text = text.lower()
+    if text.isascii():
+        return _ASCII_WORD.findall(text)
     found: list[str] = []
-    for word in _WORD.findall(text.lower()):
+    for word in _WORD.findall(text):
         end = 0
         for run in _UNSPACED.finditer(word):
             if run.start() > end:

@@ -31,8 +31,10 @@ _COUNTERS: Final = re.compile(
 _NUMBERS: Final = alternatives(word for word in NUMBER_WORDS if word.isascii())
 SPELT_NUMBER: Final = rf"(?:{_NUMBERS})(?:[\s-](?:and\s)?(?:{_NUMBERS}|{alternatives(HUNDREDS)}))*"
 """A pattern of a number in English words."""
+_FIRST: Final = "".join(sorted({word[0] for word in NUMBER_WORDS} | set("半十")))
 _SPELT: Final = re.compile(
-    r"(?<![a-z])(?:(?P<half>half an hour)|(?P<more>an hour and a half)"
+    rf"(?<![a-z])(?=[ah{_FIRST}])"  # most words are none, and that ends most of the work
+    r"(?:(?P<half>half an hour)|(?P<more>an hour and a half)"
     r"|(?P<an>an?)(?= (?:hour|minute)\b)"
     r"|(?P<half_a>half an?)"
     rf"(?= (?:{alternatives(unit for unit in UNITS if unit.isascii())}))"
@@ -46,8 +48,8 @@ MAY_SPELL: Final = re.compile(  # whether a number may be written out; says no a
     rf"[一二两三四五六七八九十半]|[an] (?:hour|minute)|half an?|(?:{_END})[ -][a-z]"
 )
 _LETTER: Final = rf"[^\W_{UNSPACED}]"  # of a script with spaces between words
-_START: Final = re.compile(rf"(?<!{_LETTER})\S|(?!{_LETTER})\S")
-_ASCII_START: Final = re.compile(r"(?<![a-zA-Z0-9])\S|[^\sa-zA-Z0-9]")
+_WORD: Final = re.compile(rf"{_LETTER}+|\S")
+_ASCII_WORD: Final = re.compile(r"[a-zA-Z0-9]+|\S")
 _RANGE: Final = re.compile(rf"(\d[\d.]*)({alternatives(UNITS)})-(\d[\d.]*)\2")
 
 
@@ -113,7 +115,7 @@ class Lexicon(Generic[T]):
         self._known = {form: tuple(found) for form, found in known.items()}
         sizes: defaultdict[str, set[int]] = defaultdict(set)
         for form in known:
-            sizes[form[:2]].add(len(form))
+            sizes[_head(form, 0)].add(len(form))
         self._sizes = {head: sorted(found, reverse=True) for head, found in sizes.items()}
 
     def __bool__(self) -> bool:
@@ -121,10 +123,10 @@ class Lexicon(Generic[T]):
 
     def at(self, text: str, start: int) -> Span[T] | None:
         """The longest phrase that begins at `start` of folded text."""
-        sizes = self._sizes.get(text[start : start + 2])
-        if sizes is None or not is_border(text, start):
-            return None
-        for size in sizes:
+        return self._longest(text, start, _head(text, start)) if is_border(text, start) else None
+
+    def _longest(self, text: str, start: int, head: str) -> Span[T] | None:
+        for size in self._sizes.get(head, ()):
             end = start + size
             found = self._known.get(text[start:end])
             if found and end <= len(text) and is_border(text, end):
@@ -133,22 +135,21 @@ class Lexicon(Generic[T]):
 
     def inside(self, text: str) -> Iterator[tuple[T, ...]]:
         """What every phrase in folded text stands for, those inside others too."""
-        for start in range(len(text)):
-            for size in self._sizes.get(text[start : start + 2], ()):
+        for start, head in _beginnings(text)[0]:
+            for size in self._sizes.get(head, ()):
                 found = self._known.get(text[start : start + size])
-                if (
-                    found
-                    and is_border(text, start)
-                    and is_border(text, min(len(text), start + size))
-                ):
+                if found and is_border(text, min(len(text), start + size)):
                     yield found
 
     def find(self, text: str) -> Iterator[Span[T]]:
         """Phrases in folded text from left to right, none inside another."""
-        heads, resume = self._sizes, 0
-        for start in _starts(text) if heads else ():
-            if start >= resume and text[start : start + 2] in heads:
-                span = self.at(text, start)
+        beginnings, heads = _beginnings(text)
+        if self._sizes.keys().isdisjoint(heads):
+            return
+        resume = 0
+        for start, head in beginnings:
+            if head in self._sizes and start >= resume:
+                span = self._longest(text, start, head)
                 if span:
                     resume = span.end
                     yield span
@@ -174,10 +175,20 @@ def ending(text: str, said: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=16)
-def _starts(text: str) -> tuple[int, ...]:
-    """Where words may begin. Several lexicons look through one text."""
-    begin = _ASCII_START if text.isascii() else _START
-    return tuple(found.start() for found in begin.finditer(text))
+def _beginnings(text: str) -> tuple[tuple[tuple[int, str], ...], frozenset[str]]:
+    """Where words may begin with the heads of phrases that begin there, and these heads. Several
+    lexicons look through one text."""
+    word = _ASCII_WORD if text.isascii() else _WORD
+    found = [(one.start(), one[0]) for one in word.finditer(text)]
+    places = tuple((at, head if len(head) > 1 else text[at : at + 2]) for at, head in found)
+    return places, frozenset(head for _, head in places)
+
+
+def _head(text: str, start: int) -> str:
+    """What phrases are found by: the first word, of which a phrase has all or nothing. Of a word
+    of one letter, and where words have no borders, two letters."""
+    word = _WORD.match(text, start)
+    return word[0] if word and len(word[0]) > 1 else text[start : start + 2]
 
 
 def is_border(text: str, at: int) -> bool:
