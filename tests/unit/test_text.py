@@ -1,6 +1,8 @@
 """Cleaning text, lexical terms in several scripts, and which script a letter is in."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reclane_worker.text import normalise, script, spoken, terms
 
@@ -65,6 +67,11 @@ def test_a_control_character_that_is_a_space_parts_words(separator: str) -> None
 )
 def test_terms_are_words_or_bigrams_of_unspaced_scripts(text: str, expected: list[str]) -> None:
     assert terms(text) == expected
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=0x7F)))
+def test_ascii_is_read_as_other_text_is(text: str) -> None:
+    assert terms(text) == terms(f"{text} é")[:-1]
 
 
 def test_thai_becomes_bigrams_not_one_long_word() -> None:

@@ -42,8 +42,8 @@ class WorkerSettings(Settings):
     answer_cache: int = Field(default=0, ge=0, le=10_000_000)
     """Answers kept in the process, of 4 KB each on average at most; 0 keeps none."""
     bulk_slice_ms: float | None = Field(default=None, ge=1, le=10_000)
-    """Predicted time of one bulk batch, and so on CUDA what an interactive request may have to wait
-    for; default 50 on CPU and 10 on CUDA."""
+    """Predicted time of one bulk batch while interactive requests come, and so on CUDA what one of
+    these may have to wait for; default 50 on CPU and 10 on CUDA."""
     max_attempts: int = Field(default=3, ge=2, le=100)
     """Crashes with a request started before it becomes a dead letter."""
     drain_s: float | None = Field(default=None, gt=0)

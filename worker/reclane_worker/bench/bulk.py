@@ -20,7 +20,7 @@ from reclane.bulk.spec import parse_run
 from reclane.contract import parse_request
 from reclane.errors import ReclaneError
 from reclane_worker import demo
-from reclane_worker.bench.measures import Library, offline_s, quantile, quantiles, rounds
+from reclane_worker.bench.measures import Library, around, offline_s, quantile, quantiles, rounds
 from reclane_worker.bench.sides import BESIDE_MS, KEYS, LIMIT_S, Side, Sides
 from reclane_worker.encoder import load_encoder
 from reclane_worker.loading import load_pipeline
@@ -65,8 +65,8 @@ class Bench:
 
     def speed(self, texts: Sequence[str] | None = None) -> Iterator[Row]:
         """A run, and the encoder called offline on the same texts, sorted by length: by
-        sentence-transformers, and in a worker's batches as a worker runs it; in turns. Of `texts`
-        the first rows; short ones where none are given."""
+        sentence-transformers, and in a worker's batches as a worker runs it; before each run and
+        after it. Of `texts` the first rows; short ones where none are given."""
         settings = WorkerSettings.load(model=demo.MODEL)
         encoder = load_encoder(settings)
         library = Library(demo.MODEL, encoder.device)
@@ -77,14 +77,16 @@ class Bench:
         side = self._sides.make()
         self._run(side, users)  # teaches the worker what batches cost
         run_s, alone_s, library_s, cpu_s, alone_cpu_s = [], [], [], [], []
-        for _ in range(self._repeats):
-            before = side.cpu_s()
-            run_s.append(self._run(side, users))
-            cpu_s.append(side.cpu_s() - before)
+        for turn in range(1 + self._repeats):
+            if turn:
+                before = side.cpu_s()
+                run_s.append(self._run(side, users))
+                cpu_s.append(side.cpu_s() - before)
             started = time.process_time()
             alone_s.append(offline_s(encoder, limits, texts))
             alone_cpu_s.append(time.process_time() - started)
             library_s.append(library.offline_s(texts))
+        alone_s, alone_cpu_s, library_s = map(around, (alone_s, alone_cpu_s, library_s))
         side.worker.stop()
         rate = f"{rows / statistics.median(run_s):,.0f} rows/s"
         alone = f"{rows / statistics.median(alone_s):,.0f} texts/s"

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -38,6 +39,12 @@ class Library:
             sorted(texts, key=len), batch_size=_LIBRARY_BATCH, show_progress_bar=False
         )
         return time.perf_counter() - started
+
+
+def around(values: Sequence[float]) -> list[float]:
+    """What was measured before and after each of some rounds, as the means of both: a machine that
+    slows down or speeds up meanwhile falls out."""
+    return [statistics.fmean(pair) for pair in pairwise(values)]
 
 
 def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:

@@ -123,23 +123,14 @@ class Lexicon(Generic[T]):
 
     def at(self, text: str, start: int) -> Span[T] | None:
         """The longest phrase that begins at `start` of folded text."""
-        return self._longest(text, start, _head(text, start)) if is_border(text, start) else None
-
-    def _longest(self, text: str, start: int, head: str) -> Span[T] | None:
-        for size in self._sizes.get(head, ()):
-            end = start + size
-            found = self._known.get(text[start:end])
-            if found and end <= len(text) and is_border(text, end):
-                return Span(start, end, found)
-        return None
+        begins = is_border(text, start)
+        return next(self._spans(text, start, _head(text, start)), None) if begins else None
 
     def inside(self, text: str) -> Iterator[tuple[T, ...]]:
         """What every phrase in folded text stands for, those inside others too."""
         for start, head in _beginnings(text)[0]:
-            for size in self._sizes.get(head, ()):
-                found = self._known.get(text[start : start + size])
-                if found and is_border(text, min(len(text), start + size)):
-                    yield found
+            for span in self._spans(text, start, head):
+                yield span.found
 
     def find(self, text: str) -> Iterator[Span[T]]:
         """Phrases in folded text from left to right, none inside another."""
@@ -149,10 +140,18 @@ class Lexicon(Generic[T]):
         resume = 0
         for start, head in beginnings:
             if head in self._sizes and start >= resume:
-                span = self._longest(text, start, head)
+                span = next(self._spans(text, start, head), None)
                 if span:
                     resume = span.end
                     yield span
+
+    def _spans(self, text: str, start: int, head: str) -> Iterator[Span[T]]:
+        """Phrases that begin where this head does, the longest first."""
+        for size in self._sizes.get(head, ()):
+            end = start + size
+            found = self._known.get(text[start:end])
+            if found and end <= len(text) and is_border(text, end):
+                yield Span(start, end, found)
 
 
 def _forms(phrase: str) -> Iterator[str]:
