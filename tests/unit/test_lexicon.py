@@ -29,7 +29,7 @@ KNOWN = {
     *(fold(phrase) + "s" for phrase in PHRASES if phrase[-1].isascii() and phrase[-1].isalpha()),
     "wi fi",
 }
-PIECES = [*PHRASES, *"abs -_+'.1个座", "newyork", "tvs", "york's", "科", "幻", "é", "ｔｖ", "\u0301"]
+PIECES = [*PHRASES, *"abs -_+'.1个座科幻é\u0301", "newyork", "tvs", "york's", "ｔｖ"]
 
 
 def searched(text: str) -> list[tuple[int, int]]:

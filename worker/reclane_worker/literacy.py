@@ -22,7 +22,7 @@ class Literacy:
         """Mean over letters of the knowledge of their script squared, times the share of tokens
         that are not unknown. By script only: French under an English model counts as known."""
         letters = known = 0.0
-        for letter, count in Counter(text).items():  # counts each letter once, however long the text
+        for letter, count in Counter(text).items():  # each letter once: texts may be long
             if name := script(letter):
                 letters += count
                 known += count * self._knowledge(name) ** 2
