@@ -10,13 +10,17 @@ export TOKENIZERS_PARALLELISM := false
 # Most tests wait for processes: more of them than cores.
 PARALLEL := -n 3 --dist worksteal
 
-.PHONY: demo test real quality overload reranking million test-redis7 chaos model check format venv constraints clean
+.PHONY: demo test long real quality overload reranking million test-redis7 chaos model check format venv constraints clean
 
 demo: venv
 	$(BIN)/reclane demo
 
 test: venv
-	$(BIN)/python -m pytest $(PARALLEL) -m "not data"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not data and not long"
+
+# The tests that `make test` leaves out, as they take long; some minutes.
+long: venv
+	$(BIN)/python -m pytest $(PARALLEL) -m long
 
 # The tests on the real catalogs and requests of the folder that RECLANE_DATA_DIR names; some minutes.
 real: venv

@@ -25,6 +25,7 @@ def bench(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.long
 def test_requests_of_ones_own_are_measured_with_what_has_no_text(tmp_path: Path) -> None:
     asked = tmp_path / "asked.jsonl"
     lines = [json.dumps({"query": text, "relevant": ["any"]}) for text in TEXTS]

@@ -19,6 +19,11 @@ from support import DEADLINE_S, KEYS, StartWorker, assert_nothing_left, eventual
 
 BATCH = 9
 FIRST, MIDDLE, LAST = 0, BATCH // 2, BATCH - 1
+PLACES = [
+    MIDDLE,
+    pytest.param(FIRST, marks=pytest.mark.long),
+    pytest.param(LAST, marks=pytest.mark.long),
+]
 SETTINGS = {"RECLANE_MAX_ATTEMPTS": "2"}
 FAULTS: list[tuple[str, str, list[int]]] = [  # with how workers end before it is condemned
     ("raisefault", "pipeline_error", []),
@@ -54,7 +59,7 @@ def end_of(worker: WorkerProcess, done: Callable[[], bool]) -> int | None:
     return worker.wait() if worker.ended() else None
 
 
-@pytest.mark.parametrize("place", [FIRST, MIDDLE, LAST])
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("fault", "code", "deaths"), FAULTS)
 def test_a_request_that_does_harm_fails_alone(
     fault: str,
@@ -95,7 +100,7 @@ def test_two_culprits_of_one_batch_are_told_apart(
     assert_nothing_left(raw)
 
 
-@pytest.mark.parametrize("place", [FIRST, MIDDLE, LAST])
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(
     ("fault", "code", "deaths"),
     [*FAULTS, ("tokenisefault", "poison", [9] * 2)],
@@ -142,6 +147,7 @@ def test_culprits_of_one_chunk_are_told_apart_and_company_is_no_guilt(
     assert_nothing_left(raw)
 
 
+@pytest.mark.long
 def test_culprits_of_a_bulk_run_fail_alone_and_are_not_blamed_on_the_run(
     raw: "redis.Redis", start_worker: StartWorker, tmp_path: Path
 ) -> None:

@@ -125,6 +125,7 @@ def test_a_model_that_got_worse_is_put_aside(trained: Path, world: World, tmp_pa
     assert "Rejected, do not serve it" in (tmp_path / "worse.rejected" / "README.md").read_text()
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_from_its_checkpoint(
     trained: Path, world: World, tmp_path: Path
 ) -> None:
