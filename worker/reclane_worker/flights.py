@@ -87,8 +87,8 @@ class Flights:
         self._events = events
         self._stopwatch = stopwatch
         self._wake = wake
-        self._slice_s = slice_s * device.threads  # they run it side by side
-        self._slices = Slices(self._slice_s, beside=pipeline.encoder.device.type == "cpu")
+        beside = pipeline.encoder.device.type == "cpu"
+        self._slices = Slices(slice_s * device.threads, beside)  # they run it side by side
         self._flights: deque[Flight] = deque()
         self._pace = Pace()
         self._overrun = Overrun()
@@ -164,7 +164,7 @@ class Flights:
     def rerank_within_s(self, bulk: bool, left_s: float) -> float:
         """What reranking may add to a batch: of bulk no more than a slice, as others wait; and
         only what is left of `left_s`, until the first of its requests is wanted no more."""
-        most_s = min(self._pipeline.rerank_s, self._slice_s if bulk else math.inf)
+        most_s = min(self._pipeline.rerank_s, self._slices.slice_s if bulk else math.inf)
         return max(0.0, min(most_s, left_s / self._overrun.factor()))
 
     @property

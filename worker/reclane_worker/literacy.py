@@ -36,11 +36,11 @@ class Literacy:
         in a text of two languages they would only blur the vector with unknown tokens."""
         if text.isascii():
             return text
-        scripts = {letter: script(letter) for letter in set(text)}
-        dark = {c for c, name in scripts.items() if name and self._knowledge(name) <= READABLE}
-        if dark >= {c for c, name in scripts.items() if name}:
+        scripts = {letter: name for letter in set(text) if (name := script(letter))}
+        dark = [letter for letter, name in scripts.items() if self._knowledge(name) <= READABLE]
+        if len(dark) == len(scripts):
             return text
-        return text.translate(dict.fromkeys(map(ord, dark), " ")) if dark else text
+        return text.translate(dict.fromkeys(map(ord, dark), " "))
 
     def _knowledge(self, name: str) -> float:
         return self.scripts.get(name, 0.0)

@@ -13,7 +13,7 @@ class Slices:
     wait for them to end."""
 
     def __init__(self, slice_s: float, beside: bool) -> None:
-        self._slice_s = slice_s
+        self.slice_s = slice_s  # while others come
         self._beside = beside
         self._came = -math.inf
 
@@ -25,4 +25,4 @@ class Slices:
         """Predicted seconds of the next batch of bulk: LONGER slices where nobody came for
         QUIET_S."""
         quiet = self._beside and now - self._came > QUIET_S
-        return LONGER * self._slice_s if quiet else self._slice_s
+        return LONGER * self.slice_s if quiet else self.slice_s

@@ -33,7 +33,7 @@ SPELT_NUMBER: Final = rf"(?:{_NUMBERS})(?:[\s-](?:and\s)?(?:{_NUMBERS}|{alternat
 """A pattern of a number in English words."""
 _FIRST: Final = "".join(sorted({word[0] for word in NUMBER_WORDS} | set("半十")))
 _SPELT: Final = re.compile(
-    rf"(?<![a-z])(?=[ah{_FIRST}])"  # most words are none, and that ends most of the work
+    rf"(?<![a-z])(?=[ah{_FIRST}])"  # first letters of all below: ends most of the work
     r"(?:(?P<half>half an hour)|(?P<more>an hour and a half)"
     r"|(?P<an>an?)(?= (?:hour|minute)\b)"
     r"|(?P<half_a>half an?)"
@@ -115,7 +115,7 @@ class Lexicon(Generic[T]):
         self._known = {form: tuple(found) for form, found in known.items()}
         sizes: defaultdict[str, set[int]] = defaultdict(set)
         for form in known:
-            sizes[_head(form, 0)].add(len(form))
+            sizes[_head(form, 0, _WORD.match(form))].add(len(form))
         self._sizes = {head: sorted(found, reverse=True) for head, found in sizes.items()}
 
     def __bool__(self) -> bool:
@@ -123,8 +123,9 @@ class Lexicon(Generic[T]):
 
     def at(self, text: str, start: int) -> Span[T] | None:
         """The longest phrase that begins at `start` of folded text."""
-        begins = is_border(text, start)
-        return next(self._spans(text, start, _head(text, start)), None) if begins else None
+        if not is_border(text, start):
+            return None
+        return next(self._spans(text, start, _head(text, start, _WORD.match(text, start))), None)
 
     def inside(self, text: str) -> Iterator[tuple[T, ...]]:
         """What every phrase in folded text stands for, those inside others too."""
@@ -178,15 +179,13 @@ def _beginnings(text: str) -> tuple[tuple[tuple[int, str], ...], frozenset[str]]
     """Where words may begin with the heads of phrases that begin there, and these heads. Several
     lexicons look through one text."""
     word = _ASCII_WORD if text.isascii() else _WORD
-    found = [(one.start(), one[0]) for one in word.finditer(text)]
-    places = tuple((at, head if len(head) > 1 else text[at : at + 2]) for at, head in found)
+    places = tuple((at := found.start(), _head(text, at, found)) for found in word.finditer(text))
     return places, frozenset(head for _, head in places)
 
 
-def _head(text: str, start: int) -> str:
-    """What phrases are found by: the first word, of which a phrase has all or nothing. Of a word
-    of one letter, and where words have no borders, two letters."""
-    word = _WORD.match(text, start)
+def _head(text: str, start: int, word: "re.Match[str] | None") -> str:
+    """What phrases are found by: the word that begins there, of which a phrase has all or nothing.
+    Of a word of one letter, and where words have no borders, two letters."""
     return word[0] if word and len(word[0]) > 1 else text[start : start + 2]
 
 
